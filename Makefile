@@ -1,0 +1,30 @@
+# `make demo`, `make test`, `make test-all`; everything lives in .venv, which is made when absent.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-all lint install
+
+demo: $(STAMP)
+	$(BIN)/visrep demo
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest -rs
+
+test-all: $(STAMP) lint
+	$(BIN)/python -m pytest -rs -m ''
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(STAMP)
+
+# Editable, so that a change needs no new install; nothing beside it is upgraded.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,export,fast-eval]'
+	touch $@

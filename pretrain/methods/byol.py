@@ -1,0 +1,99 @@
+"""BYOL: Bootstrap Your Own Latent, a New Approach to Self-Supervised Learning.
+
+Grill et al. 2020, arXiv 2006.07733, equations 1 to 3 and algorithm 1.
+
+    n  images on this process   D  embedding width   tau  momentum of the target network
+    z  projections of the online network   p  its predictions   t  projections of the target
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visrep.nn import ema
+from visrep.nn.embeddings import full_precision, spread, two_views
+from visrep.nn.heads import MLP
+from visrep.nn.resnet import ResNet
+
+
+class BYOL(nn.Module):
+    """From one view, predict what a moving average of the network makes of the other.
+
+    The target network has no predictor and starts as a copy of the online one. (The published code
+    draws it from another seed, which does as well.) Its batch statistics are its own, in train
+    mode. Each view goes through each network alone, as in the published code.
+
+    Args:
+        encoder: what is trained, the online network.
+        hidden_dim: of projector and predictor.
+        out_dim: D.
+        momentum: tau at the first step.
+        final_momentum: tau at the end; a cosine leads there.
+    """
+
+    batchnorm = "sync"
+    coupled = False
+
+    def __init__(
+        self,
+        *,
+        encoder: ResNet,
+        hidden_dim: int = 4096,
+        out_dim: int = 256,
+        momentum: float = 0.996,
+        final_momentum: float = 1.0,
+    ) -> None:
+        super().__init__()
+        layers = [
+            {"out": hidden_dim, "bias": True, "norm": "affine", "relu": True},
+            {"out": out_dim, "bias": False, "norm": "none", "relu": False},
+        ]
+        self.encoder = encoder
+        self.head = MLP(in_dim=encoder.out_dim, layers=layers)
+        self.predictor = MLP(in_dim=out_dim, layers=layers)
+        self.target_encoder = ema.copy_of(self.encoder)
+        self.target_head = ema.copy_of(self.head)
+        self.momentum = momentum
+        self.final_momentum = final_momentum
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The squared distances of both directions, summed: 0 to 8."""
+        views = two_views(batch)  # n x 3 x h x w each
+        z_a, z_b = (self.head(self.encoder(view)) for view in views)  # n x D
+        p_a, p_b = self.predictor(z_a), self.predictor(z_b)
+        with torch.no_grad():
+            t_a, t_b = (self.target_head(self.target_encoder(view)) for view in views)
+        loss = distance(p_a, t_b) + distance(p_b, t_a)
+        return {"loss": loss, "std": spread(z_a)}
+
+    def before_update(self, progress: Any) -> None:
+        """Nothing."""
+
+    def after_update(self, progress: Any) -> None:
+        """The target follows the new weights; parameters only."""
+        # Step k of K, the first being 0, has tau(k / K); by now it has been counted.
+        tau = self.momentum_at((progress.step - 1) / progress.total)
+        ema.update(self.target_encoder, self.encoder, momentum=tau)
+        ema.update(self.target_head, self.head, momentum=tau)
+
+    def momentum_at(self, fraction: float) -> float:
+        """tau = tau_end - (tau_end - tau_0) (cos(pi k / K) + 1) / 2."""
+        gap = self.final_momentum - self.momentum
+        return self.final_momentum - gap * (math.cos(math.pi * fraction) + 1) / 2
+
+    def reference_levels(self, batch_size: int) -> dict[str, float]:
+        """The loss of unrelated and of collapsed features, the std that fills the sphere."""
+        return {
+            "loss_unrelated": 4.0,
+            "loss_collapsed": 0.0,
+            "std_healthy": self.head.out_dim**-0.5,
+        }
+
+
+@full_precision
+def distance(prediction: Tensor, target: Tensor) -> Tensor:
+    """|p/|p| - t/|t||^2 = 2 - 2 cos(p, t), equation 2: summed over D, mean over the n rows."""
+    return 2 - 2 * F.cosine_similarity(prediction, target.detach(), dim=1).mean()

@@ -1,0 +1,74 @@
+"""torchvision's own operators, one sample at a time, with the parameters that were drawn."""
+
+import torch
+import torchvision.transforms.v2.functional as tv
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+
+from visrep.data.views import Params, View, Views
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
+
+def view_of(image: Tensor, params: Params, i: int, v: int, views: Views) -> Tensor:
+    """View v of a uint8 3 x H x W image: 3 x size x size, normalised."""
+    spec, drawn = views.views[v], params[i : i + 1]
+    box = params.crop_of(i, v, image.shape[1], image.shape[2])
+    x = tv.resized_crop(
+        image.float(),
+        *box,
+        [spec.size, spec.size],
+        interpolation=InterpolationMode(spec.interpolation),
+        antialias=True,
+    )
+    x = x.clamp(0, 255) / 255
+    if drawn.flip(v)[0]:
+        x = tv.horizontal_flip(x)
+    return tv.normalize(colored(x, drawn, v, spec), views.mean, views.std)
+
+
+def colored(x: Tensor, drawn: Params, v: int, spec: View) -> Tensor:
+    """The colour operations of the only sample of `drawn`."""
+    for operation in spec.order:
+        if operation == "jitter" and drawn.jitter(v).applied[0]:
+            jitter = drawn.jitter(v)
+            x = jittered(x, jitter.order[0], jitter.factors[0], spec)
+        elif operation == "gray" and drawn.gray(v)[0]:
+            x = tv.rgb_to_grayscale(x, 3)
+        elif operation == "blur" and drawn.blur(v)[0] > 0:
+            x = tv.gaussian_blur(x, [spec.kernel] * 2, [float(drawn.blur(v)[0])] * 2)
+        elif operation == "solarize" and drawn.solarize(v)[0]:
+            x = tv.solarize(x, spec.solarize_threshold)
+        elif operation == "invert" and drawn.invert(v)[0]:
+            x = tv.invert(x)
+    return x
+
+
+def jittered(x: Tensor, order, factors, spec: View) -> Tensor:
+    """ColorJitter with given order and factors."""
+    for place in order:
+        factor = float(factors[place])
+        if spec.jitter[place] == 0:
+            continue
+        if place == BRIGHTNESS:
+            additive = spec.brightness_additive
+            x = (x + factor).clamp(0, 1) if additive else tv.adjust_brightness(x, factor)
+        elif place == CONTRAST:
+            x = tv.adjust_contrast(x, factor)
+        elif place == SATURATION:
+            x = tv.adjust_saturation(x, factor)
+        else:
+            assert place == HUE
+            x = tv.adjust_hue(x, factor)
+    return x
+
+
+def photos(count: int, height: int, width: int, *, seed: int = 0) -> Tensor:
+    """uint8 count x 3 x height x width: smooth colours with some noise and flat grey parts."""
+    draw = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=draw) * 1.4 - 0.2
+    smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
+    noise = 0.05 * torch.randn(count, 3, height, width, generator=draw)
+    images = ((smooth + noise).clamp(0, 1) * 255).round()
+    images[:, :, : height // 4, : width // 4] = 77.0
+    return images.to(torch.uint8)

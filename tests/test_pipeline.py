@@ -1,0 +1,142 @@
+"""The commands in order, on a tiny net: what one writes, the next one reads."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from visrep.cli import main
+from visrep.results import read
+from visrep.weights import load_classifier, load_encoder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def visrep(*arguments: object) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    assert caught.value.code == 0, arguments
+
+
+def value(folder: Path, metric: str, **extra: object) -> float:
+    found = [
+        record.value
+        for record in read(folder / "results.jsonl")
+        if record.metric == metric and extra.items() <= record.extra.items()
+    ]
+    assert len(found) == 1, (folder, metric, found)
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def encoder(runs) -> Path:
+    visrep(
+        *("pretrain", "data=scenes", "method=simclr_scenes", "backbone=resnet18_small_w8"),
+        *("steps=12", "optim.warmup_epochs=0", "knn.times=1", "threads=1"),
+        f"out={runs / 'pretrain'}",
+    )
+    return runs / "pretrain" / "encoder.safetensors"
+
+
+@pytest.fixture(scope="module")
+def teacher(runs, encoder) -> Path:
+    visrep(
+        *("finetune", f"weights={encoder}", "data=scenes", "labels=0.01", "epochs=2"),
+        *("threads=1", f"out={runs / 'finetune'}"),
+    )
+    return runs / "finetune" / "encoder.safetensors"
+
+
+@pytest.fixture(scope="module")
+def student(runs, teacher) -> Path:
+    visrep(
+        *("distill", f"teacher={teacher}", "student=resnet18_small", "data=scenes", "steps=3"),
+        *("optim.warmup_epochs=0", "threads=1", f"out={runs / 'distill'}"),
+    )
+    return runs / "distill" / "encoder.safetensors"
+
+
+def test_knn_of_every_kind(runs, encoder):
+    sha256 = load_encoder(encoder).sha256
+    for name, *arguments in (
+        ("knn-pretrained", f"weights={encoder}"),
+        ("knn-random", f"weights={encoder}", "init=random", "bn=reestimated"),
+        ("knn-pixels", "init=raw_pixels"),
+    ):
+        visrep("knn", *arguments, "data=scenes", "threads=1", f"out={runs / name}")
+        assert 0 < value(runs / name, "top1") < 100
+    assert read(runs / "knn-pretrained" / "results.jsonl")[0].weights == sha256
+    # The monitor during pretraining measured the same thing.
+    last = (runs / "pretrain" / "metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["knn"] == pytest.approx(
+        value(runs / "knn-pretrained", "top1"), abs=0.11
+    )
+
+
+def test_linear(runs, encoder):
+    visrep(
+        *("linear", f"weights={encoder}", "data=scenes", "epochs=2", "threads=1"),
+        f"out={runs / 'linear'}",
+    )
+    assert value(runs / "linear", "top1") > 10
+
+
+@pytest.mark.parametrize(
+    "engine", ["torchvision", pytest.param("detectron2", marks=pytest.mark.detectron2)]
+)
+def test_detect(runs, encoder, engine):
+    out = runs / f"detect-{engine}"
+    visrep(
+        *("detect", f"weights={encoder}", "detection=scenes", "protocol=short", "task=instance"),
+        *(f"engine={engine}", "iterations=3", "warmup=1", "threads=1", f"out={out}"),
+    )
+    records = read(out / "results.jsonl")
+    assert {record.engine for record in records} == {engine}
+    assert {"AP", "AP50", "AP75", "AP50_area", "mask_AP"} <= {record.metric for record in records}
+    assert all(record.extra["form"] for record in records)
+
+
+def test_convert(runs, encoder):
+    visrep("convert", f"weights={encoder}", "to=detectron2", f"out={runs / 'x.pkl'}")
+    assert (runs / "x.pkl").exists() and (runs / "x.yaml").exists()
+    visrep("convert", f"weights={encoder}", f"out={runs / 'again.safetensors'}")
+    assert load_encoder(runs / "again.safetensors").sha256 == load_encoder(encoder).sha256
+
+
+def test_finetune_writes_the_labels_it_used(runs, teacher):
+    names = (runs / "finetune" / "labels.txt").read_text().split()
+    assert len(names) == len(set(names)) == 60
+    model = load_classifier(teacher)
+    assert model.classes == [str(digit) for digit in range(10)] and model.fc.out_features == 10
+
+
+def test_distill_and_export(runs, student):
+    pytest.importorskip("onnxruntime")
+    assert value(runs / "distill", "top1", role="student") > 0
+    visrep("export", f"weights={student}", f"out={runs / 'model.onnx'}", "repeats=3", "threads=1")
+    assert (runs / "model.onnx").stat().st_size > 1000
+
+
+def test_report_tells_the_whole_story(runs, encoder, student):
+    visrep("report", f"runs={runs}")
+    page = (runs / "report.html").read_text()
+    assert load_encoder(encoder).sha256[:12] in page
+    assert "visrep pretrain data=scenes" in page
+    for remote in ('src="http', 'href="http://', "@import", "<script src"):
+        assert remote not in page
+
+
+@pytest.mark.slow
+def test_the_demo_is_reused_when_it_is_called_again(tmp_path):
+    """Every job of the demo after a short pretraining; the second call only writes the report."""
+    small = ("demo", f"out={tmp_path}", "epochs=1", "draws=1", "seeds=1", "labels=[0.1]")
+    first = subprocess.run(["visrep", *small], capture_output=True, text=True)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert (tmp_path / "report.html").exists()
+    second = subprocess.run(["visrep", *small], capture_output=True, text=True)
+    assert second.returncode == 0
+    assert second.stdout.count("there already") == first.stdout.count(" s\n") - 2

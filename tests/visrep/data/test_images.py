@@ -1,0 +1,189 @@
+"""Decoding: what comes out, what is refused, and the count of broken images."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.visrep.data.pictures import write_picture
+from visrep.data.images import BrokenImage, BrokenImages, image_size, read_image, read_or_next
+from visrep.errors import ConfigError, UserError
+
+
+def test_an_image_is_decoded_exactly(tmp_path):
+    pixels = write_picture(tmp_path / "a.png", height=5, width=7)
+    image = read_image(tmp_path / "a.png")
+    assert image.dtype == torch.uint8 and image.is_contiguous()
+    assert torch.equal(image, torch.from_numpy(pixels).permute(2, 0, 1))
+    assert image_size(tmp_path / "a.png") == (5, 7)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "ppm", "bmp", "tif", "webp"])
+def test_every_format_is_read(tmp_path, suffix):
+    pixels = np.full((9, 6, 3), (200, 100, 50), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}")
+    image = read_image(tmp_path / f"a.{suffix}")
+    assert image.shape == (3, 9, 6)
+    assert (image.float().mean(dim=(1, 2)) - torch.tensor([200.0, 100, 50])).abs().max() < 3
+
+
+def test_other_pixel_types_become_rgb(tmp_path):
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert torch.equal(read_image(tmp_path / "grey.png"), torch.from_numpy(grey).expand(3, -1, -1))
+
+    deep = (grey.astype(np.uint16) << 8) + 7
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert torch.equal(read_image(tmp_path / "deep.png"), torch.from_numpy(grey).expand(3, -1, -1))
+
+    clear = np.dstack([grey, grey, grey, grey])
+    Image.fromarray(clear, "RGBA").save(tmp_path / "clear.png")
+    assert torch.equal(read_image(tmp_path / "clear.png")[0], torch.from_numpy(grey))
+
+    palette = Image.fromarray(clear[..., :3]).quantize(16)
+    palette.save(tmp_path / "palette.png", transparency=0)
+    assert torch.equal(read_image(tmp_path / "palette.png")[1], torch.from_numpy(grey))
+
+
+def test_a_phone_s_jpeg_of_several_pictures_is_read(tmp_path):
+    one = Image.fromarray(np.full((8, 8, 3), 90, dtype=np.uint8))
+    one.save(tmp_path / "phone.mpo", save_all=True, append_images=[one])
+    (tmp_path / "phone.mpo").rename(tmp_path / "phone.jpg")
+    assert read_image(tmp_path / "phone.jpg").shape == (3, 8, 8)
+
+
+def damaged(folder, kind):
+    path = folder / f"{kind}.png"
+    write_picture(path, height=40, width=40)
+    content = path.read_bytes()
+    if kind == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "header":
+        path.write_bytes(content[:20])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("<html>not found</html>")
+    elif kind == "postscript":
+        path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    elif kind == "missing":
+        path.unlink()
+    elif kind == "float":
+        path = folder / "float.tif"
+        Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(path)
+    elif kind == "flipped":
+        path.write_bytes(content[:60] + bytes(255 - b for b in content[60:90]) + content[90:])
+    return path
+
+
+KINDS = ["cut", "header", "empty", "text", "postscript", "missing", "float", "flipped"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_broken_image_is_one_line_with_its_name(tmp_path, kind):
+    path = damaged(tmp_path, kind)
+    with pytest.raises(BrokenImage) as caught:
+        read_image(path)
+    message = str(caught.value)
+    assert isinstance(caught.value, UserError) and caught.value.exit_code == 1
+    assert message.startswith(f"cannot read image {path}: ") and "\n" not in message
+    assert message.endswith("; repair or remove the file")
+
+
+def test_a_cut_jpeg_is_broken(tmp_path):
+    path = tmp_path / "a.jpg"
+    write_picture(path, height=64, width=64)
+    path.write_bytes(path.read_bytes()[:-800])
+    with pytest.raises(BrokenImage, match=r"a\.jpg"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.4])
+def test_an_absurd_size_is_refused(tmp_path, monkeypatch, share, recwarn):
+    """Above the limit Pillow warns, above twice the limit it refuses: both are errors here."""
+    write_picture(tmp_path / "huge.png", height=100, width=100)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(100 * 100 * share))
+    for read in (read_image, image_size):
+        with pytest.raises(BrokenImage, match=r"huge\.png: it has more pixels than the limit of"):
+            read(tmp_path / "huge.png")
+    assert not recwarn.list
+
+
+def test_pillow_s_limit_is_on():
+    assert Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < 2e8
+
+
+def test_a_tiny_file_that_claims_an_absurd_size_is_refused(tmp_path):
+    header = b"P6 60000 60000 255\n"
+    (tmp_path / "bomb.ppm").write_bytes(header + b"\0" * 30)
+    with pytest.raises(BrokenImage, match=r"bomb\.ppm: it has more pixels"):
+        read_image(tmp_path / "bomb.ppm")
+
+
+def test_a_broken_image_survives_pickling():
+    error = pickle.loads(pickle.dumps(BrokenImage("x.jpg", "cut short")))
+    assert (error.file, error.reason) == ("x.jpg", "cut short")
+    assert str(error) == "cannot read image x.jpg: cut short; repair or remove the file"
+
+
+def test_the_share_of_broken_images_ends_a_run(log_lines):
+    broken = BrokenImages(0.001, 3000)
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        broken.record(name, "cut short")
+    broken.record("b.jpg", "cut short")  # again in the next epoch
+    assert len(broken.files) == 3 and len(log_lines) == 3
+    assert "skipped image a.jpg: cut short (1 broken so far, 3 tolerated)" in log_lines
+    with pytest.raises(UserError) as caught:
+        broken.record("d.jpg", "empty")
+    message = str(caught.value)
+    assert message.startswith("4 of 3000 images cannot be read, more than the tolerated 0.1 %: ")
+    assert "a.jpg (cut short)" in message and "d.jpg (empty)" in message and "\n" not in message
+
+
+def test_many_broken_images_are_not_all_named():
+    broken = BrokenImages(0.5, 20)
+    with pytest.raises(UserError, match="f4.jpg.* and 6 more; repair"):
+        for i in range(20):
+            broken.record(f"f{i}.jpg")
+    assert len(broken.files) == 11
+
+
+def test_a_small_set_tolerates_none():
+    with pytest.raises(UserError, match="1 of 999 images"):
+        BrokenImages(0.001, 999).record("a.jpg")
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 3])
+def test_a_share_is_a_share(share):
+    with pytest.raises(ConfigError, match="max_broken"):
+        BrokenImages(share, 10)
+
+
+class Holed:
+    """Numbers as images; some cannot be read."""
+
+    def __init__(self, count, holes):
+        self.count, self.holes = count, holes
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        if i in self.holes:
+            raise BrokenImage(f"{i}.jpg", "hole")
+        return torch.tensor(i)
+
+
+def test_the_next_readable_image_stands_in():
+    data = Holed(6, {2, 3, 5})
+    image, index, broken = read_or_next(data, 2)
+    assert (image.item(), index, [e.file for e in broken]) == (4, 4, ["2.jpg", "3.jpg"])
+    assert read_or_next(data, 5)[1] == 0, "wraps around"
+    assert read_or_next(data, 1)[1:] == (1, [])
+
+
+def test_nothing_readable_is_an_error():
+    with pytest.raises(BrokenImage, match=r"1\.jpg"):
+        read_or_next(Holed(3, {0, 1, 2}), 1)

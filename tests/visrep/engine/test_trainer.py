@@ -1,0 +1,236 @@
+"""The loop: resume is exact, accumulation is honest, nothing that is not finite goes on."""
+
+import logging
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from visrep.engine.hooks import Evaluate, Hook
+from visrep.engine.run import Interrupted
+from visrep.engine.task import SupervisedTask, Task
+from visrep.engine.trainer import Trainer
+from visrep.engine.writers import JsonLines
+from visrep.errors import ConfigError, Diverged
+from visrep.seeds import generator
+
+
+class Regression(SupervisedTask):
+    """A net with everything a method may hold: weights, running statistics, an EMA."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 1))
+        self.register_buffer("average", torch.zeros(7, 5))
+
+    def forward(self, batch):
+        return {"loss": (self.net(batch["x"]) - batch["y"]).square().mean()}
+
+    def after_update(self, progress):
+        self.average.lerp_(self.net[0].weight.detach(), 0.1 + 0.5 * progress.fraction)
+
+
+class Stream:
+    def __init__(self, size: int = 8) -> None:
+        self.size = size
+
+    def iterate(self, start_step):
+        step = start_step
+        while True:
+            x = torch.randn(self.size, 5, generator=generator("test", step))
+            yield {"x": x, "y": x.sum(1, keepdim=True), "size": self.size}
+            step += 1
+
+
+def make(out=None, *, total=20, batches=None, task=None, **kwargs) -> Trainer:
+    task = task or Regression()
+    optimizer = torch.optim.SGD(task.parameters(), lr=0.05, momentum=0.9)
+    kwargs = {"precision": "fp32", "log_every": 5} | kwargs
+    return Trainer(
+        task=task,
+        optimizer=optimizer,
+        schedule=lambda where: 1 - where,
+        batches=batches or Stream(),
+        total_steps=total,
+        out=out,
+        **kwargs,
+    )
+
+
+def flat(value, prefix="") -> dict:
+    if isinstance(value, dict):
+        return {
+            k: v for key, item in value.items() for k, v in flat(item, f"{prefix}{key}.").items()
+        }
+    if isinstance(value, list):
+        return flat(dict(enumerate(value)), prefix)
+    return {prefix: value}
+
+
+def assert_same(one: dict, two: dict) -> None:
+    one, two = flat(one), flat(two)
+    assert one.keys() == two.keys()
+    for name in one:
+        if isinstance(one[name], torch.Tensor):
+            assert torch.equal(one[name], two[name]), name
+        else:
+            assert one[name] == two[name], name
+
+
+class StopAt(Hook):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def after_step(self, trainer):
+        if trainer.step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop", [1, 7, 12, 19])
+def test_a_run_that_was_cut_ends_with_the_same_state(tmp_path, stop):
+    straight = make(tmp_path / "straight", snapshot_every=4)
+    straight.fit()
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "cut", snapshot_every=4, hooks=[StopAt(stop)]).fit()
+    resumed = make(tmp_path / "cut", snapshot_every=4)
+    resumed.fit()
+    assert resumed.step == 20
+    assert_same(resumed.state(), straight.state())
+    names = sorted(p.name for p in (tmp_path / "straight" / "snapshots").iterdir())
+    assert names == ["step-000000016.pt", "step-000000020.pt"]
+
+
+def test_a_finished_run_trains_no_further(tmp_path):
+    first = make(tmp_path, snapshot_every=4)
+    first.fit()
+    again = make(tmp_path, snapshot_every=4)
+    again.fit()
+    assert_same(first.state(), again.state())
+
+
+def test_task_satisfies_the_protocol():
+    assert isinstance(Regression(), Task)
+    assert not isinstance(nn.Linear(1, 1), Task)
+
+
+def test_learning_rate_is_a_function_of_the_step():
+    rates = []
+
+    class Watch(Hook):
+        def after_step(self, trainer):
+            rates.append(trainer.optimizer.param_groups[0]["lr"])
+
+    make(total=4, hooks=[Watch()]).fit()
+    assert rates == pytest.approx([0.05, 0.0375, 0.025, 0.0125])
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch():
+    """Without batch norm two halves of a batch are the batch."""
+
+    class Plain(Regression):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(5, 1)
+            self.average = torch.zeros(1, 5)
+
+        def after_update(self, progress):
+            pass
+
+    class Halves(Stream):
+        def iterate(self, start_step):
+            for batch in Stream(8).iterate(start_step // 2):
+                for half in (slice(0, 4), slice(4, 8)):
+                    yield {"x": batch["x"][half], "y": batch["y"][half], "size": 4}
+
+    torch.manual_seed(1)
+    whole = Plain()
+    parts = Plain()
+    parts.load_state_dict(whole.state_dict())
+    make(task=whole, total=5).fit()
+    make(task=parts, total=5, batches=Halves(), accumulate=2).fit()
+    torch.testing.assert_close(whole.net.weight, parts.net.weight)
+
+
+def test_accumulation_is_refused_where_the_loss_couples_the_batch():
+    task = Regression()
+    task.coupled = True
+    with pytest.raises(ConfigError, match="couples the samples"):
+        make(task=task, accumulate=2)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_code_4(tmp_path):
+    class Bad(Stream):
+        def iterate(self, start_step):
+            for step, batch in enumerate(super().iterate(start_step), start_step):
+                yield batch | ({"y": batch["y"] * float("nan")} if step >= 7 else {})
+
+    with pytest.raises(Diverged, match="step 10: lower the learning rate") as caught:
+        make(tmp_path / "a", batches=Bad(), snapshot_every=100).fit()
+    assert caught.value.exit_code == 4
+    # A snapshot that falls due before the next reading must not hold the damage either.
+    with pytest.raises(Diverged, match="step 8:"):
+        make(tmp_path, batches=Bad(), snapshot_every=4, log_every=100).fit()
+    assert [p.name for p in (tmp_path / "snapshots").iterdir()] == ["step-000000004.pt"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_snapshot_first(tmp_path, signum):
+    class Send(Hook):
+        def after_step(self, trainer):
+            if trainer.step == 3:
+                os.kill(os.getpid(), signum)
+
+    with pytest.raises(Interrupted) as caught:
+        make(tmp_path, snapshot_every=100, hooks=[Send()]).fit()
+    assert caught.value.code == 128 + signum
+    saved = [p.name for p in (tmp_path / "snapshots").iterdir()]
+    assert saved in (["step-000000003.pt"], ["step-000000004.pt"])
+    resumed, straight = make(tmp_path, snapshot_every=100), make()
+    resumed.fit()
+    straight.fit()
+    assert_same(resumed.state(), straight.state())
+
+
+def test_a_truncated_snapshot_is_passed_over_with_a_line(tmp_path, caplog):
+    straight = make(tmp_path, snapshot_every=8)
+    straight.fit()
+    newest = tmp_path / "snapshots" / "step-000000020.pt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    logger = logging.getLogger("visrep")
+    logger.propagate = True
+    resumed = make(tmp_path, snapshot_every=8)
+    with caplog.at_level(logging.INFO, logger="visrep"):
+        resumed.fit()
+    assert "step-000000020.pt" in caplog.text and "16/20" in caplog.text
+    assert_same(resumed.state(), straight.state())
+
+
+def test_metrics_of_a_resumed_run_are_written_once(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        make(
+            tmp_path, snapshot_every=4, log_every=1, writers=[JsonLines(path)], hooks=[StopAt(7)]
+        ).fit()
+    path.write_text(path.read_text() + '{"step": 8, "lo')  # cut short by the kill
+    make(tmp_path, snapshot_every=4, log_every=1, writers=[JsonLines(path)]).fit()
+    steps = [int(line.split(",")[0].split(":")[1]) for line in path.read_text().splitlines()]
+    assert steps == list(range(1, 21))
+
+
+def test_evaluation_hook_measures_at_both_ends_and_in_between(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    trainer = make(total=10, log_every=100, writers=[JsonLines(path)])
+
+    def evaluate():
+        trainer.task.eval()
+        return {"knn": 1.0}
+
+    trainer.hooks.append(Evaluate(evaluate, every=4))
+    trainer.fit()
+    assert trainer.task.training
+    lines = [line for line in Path(path).read_text().splitlines() if "knn" in line]
+    assert [line.split(",")[0] for line in lines] == [f'{{"step": {n}' for n in (0, 4, 8, 10)]

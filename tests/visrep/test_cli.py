@@ -1,0 +1,96 @@
+"""The command line: one line per mistake, the right exit code, the nearest known name."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from visrep import config
+from visrep.cli import COMMANDS, main
+from visrep.errors import ConfigError
+from visrep.paths import config_dir
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    output = capsys.readouterr()
+    return int(caught.value.code or 0), output.out, output.err
+
+
+def refused(capsys, *arguments: str) -> str:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1, err
+    return err
+
+
+def test_help_lists_every_command(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert all(f"  {name} " in out for name in COMMANDS)
+
+
+def test_no_command_is_a_usage_error(capsys):
+    assert run(capsys)[0] == 2
+
+
+def test_unknown_command_names_the_nearest(capsys):
+    assert "did you mean pretrain?" in refused(capsys, "pretrian")
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("bach_size=3", "batch_size"),
+        ("optim.momentun=3", "optim.momentum"),
+        ("method.temprature=3", "method.temperature"),
+        ("backbone=resnet51", "resnet5"),
+        ("method=simclrr", "simclr"),
+        ("knn.kk=3", "knn.k"),
+    ],
+)
+def test_unknown_key_or_choice_names_the_nearest(capsys, override, nearest):
+    err = refused(capsys, "pretrain", "out=x", override)
+    assert f"did you mean {nearest}" in err
+    assert override.split("=")[0] in err
+
+
+@pytest.mark.parametrize("word", ["batch_size", "--batch-size=3", "out={", "=3"])
+def test_what_is_no_setting_is_refused(capsys, word):
+    refused(capsys, "pretrain", "out=x", word)
+
+
+def test_a_required_value_is_asked_for(capsys):
+    assert "out=..." in refused(capsys, "pretrain")
+
+
+def test_dry_run_prints_the_resolved_configuration(capsys):
+    code, out, _ = run(capsys, "pretrain", "out=x", "batch_size=96", "--dry-run")
+    assert code == 0
+    cfg = OmegaConf.create(out)
+    assert cfg.batch_size == 96 and cfg.out == "x"
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_explains_itself(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0 and COMMANDS[command][1] in out
+
+
+def test_a_constructor_argument_that_the_yaml_does_not_state_is_accepted():
+    cfg, accepted = config.compose("pretrain", ["out=x", "backbone.zero_init_residual=false"])
+    assert cfg.backbone.zero_init_residual is False
+    assert "+backbone.zero_init_residual=false" in accepted
+
+
+def test_nothing_outside_our_packages_is_instantiated():
+    for target in ("torch.load", "os.system", "builtins.eval", "visrepx.y"):
+        with pytest.raises(ConfigError, match="is not allowed"):
+            config.instantiate({"_target_": target})
+        with pytest.raises(ConfigError, match="is not allowed"):
+            config.instantiate({"_target_": "torch.optim.SGD", "params": [{"_target_": target}]})
+
+
+def test_every_group_file_instantiates_only_what_is_trusted():
+    for path in config_dir().glob("*/*.yaml"):
+        for target in config._targets(OmegaConf.load(path)):
+            assert target.startswith(config.TRUSTED), path

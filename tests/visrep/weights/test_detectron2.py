@@ -1,0 +1,271 @@
+"""Names, files and configs for Detectron2, without Detectron2."""
+
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from tests.oracles.encoders import PREPROCESS, encoder_file, head, net
+from tests.oracles.small_disk import small_disk
+from visrep.data.preprocess import Preprocess
+from visrep.errors import ConfigError, UserError
+from visrep.nn.resnet import ResNet
+from visrep.weights import detectron2 as d2
+from visrep.weights import read_weights, save_encoder
+from visrep.weights.canonical import build, shapes_of
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("conv1.weight", "stem.conv1.weight"),
+        ("bn1.running_mean", "stem.conv1.norm.running_mean"),
+        ("layer1.0.conv1.weight", "res2.0.conv1.weight"),
+        ("layer4.22.bn3.bias", "res5.22.conv3.norm.bias"),
+        ("layer3.0.downsample.0.weight", "res4.0.shortcut.weight"),
+        ("layer3.0.downsample.1.weight", "res4.0.shortcut.norm.weight"),
+    ],
+)
+def test_names_are_detectron2s(name, expected):
+    assert d2.detectron2_name(name, stem="imagenet") == expected
+    assert d2.detectron2_name(name, stem="small") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("conv1.0.weight", "stem.conv1.weight"),
+        ("conv1.1.bias", "stem.conv1.norm.bias"),
+        ("conv1.3.weight", "stem.conv2.weight"),
+        ("conv1.4.bias", "stem.conv2.norm.bias"),
+        ("conv1.6.weight", "stem.conv3.weight"),
+        ("bn1.bias", "stem.conv3.norm.bias"),
+        ("layer1.0.sk.bn.weight", "res2.0.sk.conv.norm.weight"),
+        ("layer1.0.sk.squeeze_bn.weight", "res2.0.sk.squeeze.norm.weight"),
+    ],
+)
+def test_names_of_the_deep_stem_and_of_selective_kernels(name, expected):
+    assert d2.detectron2_name(name, stem="d") == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["fc.weight", "head.layers.0.linear.weight", "layer5.0.conv1.weight", "conv1.0.weight"]
+)
+def test_a_name_of_no_resnet_is_not_translated(name):
+    with pytest.raises(KeyError):
+        d2.detectron2_name(name, stem="imagenet")
+
+
+SPECS = [
+    {"depth": 18, "width": 1, "sk": False, "stem": "imagenet", "padding": "torch"},
+    {"depth": 34, "width": 0.5, "sk": False, "stem": "cifar", "padding": "torch"},
+    {"depth": 152, "width": 3, "sk": True, "stem": "d", "padding": "tf"},
+    {"depth": 101, "width": 1, "sk": False, "stem": "d", "padding": "torch"},
+]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"r{spec['depth']}-{spec['stem']}")
+def test_no_two_tensors_share_a_name(spec):
+    names = shapes_of(build(spec))
+    translated = {d2.detectron2_name(name, stem=spec["stem"]) for name in names}
+    assert len(translated) == len(names)
+    assert all(
+        name.startswith(("stem.", "res2.", "res3.", "res4.", "res5.")) for name in translated
+    )
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{}, {"depth": 50, "stem": "imagenet"}, {"depth": 50, "stem": "d", "sk": True}],
+    ids=["r18", "r50", "sk"],
+)
+def test_the_way_back_is_exact(tmp_path, spec):
+    file = encoder_file(tmp_path / "encoder.safetensors", **spec)
+    d2.write_pkl(tmp_path / "x.pkl", file)
+    back = d2.read_pkl(tmp_path / "x.pkl")
+    assert back.sha256 == file.sha256
+    assert back.tensors.keys() == file.tensors.keys()
+    assert all(torch.equal(back.tensors[name], file.tensors[name]) for name in file.tensors)
+    assert (back.backbone, back.preprocess, back.source) == (
+        *(file.backbone, file.preprocess, file.source),
+    )
+
+
+def test_the_pkl_is_what_detectron2_expects(tmp_path):
+    encoder = net()
+    save_encoder(
+        tmp_path / "e.safetensors",
+        encoder=encoder,
+        preprocess=PREPROCESS,
+        head=head(encoder),
+        source={"method": "x"},
+    )
+    file = read_weights(tmp_path / "e.safetensors")
+    d2.write_pkl(tmp_path / "x.pkl", file)
+    with open(tmp_path / "x.pkl", "rb") as stream:
+        content = pickle.load(stream, encoding="latin1")  # as Detectron2 does
+    assert content["__author__"] == "visrep"
+    assert content["matching_heuristics"] is True
+    assert content["visrep"]["sha256"] == file.sha256
+    assert content["visrep"]["preprocess"] == PREPROCESS.to_dict()
+    model = content["model"]
+    assert all(type(array) is np.ndarray and array.dtype == np.float32 for array in model.values())
+    assert len(model) == len(file.part("")) == 100
+    assert np.array_equal(model["res3.1.conv2.weight"], encoder.layer2[1].conv2.weight.detach())
+
+
+def test_a_damaged_or_foreign_pkl_is_refused(tmp_path):
+    path = tmp_path / "x.pkl"
+    file = encoder_file(tmp_path / "encoder.safetensors")
+    d2.write_pkl(path, file)
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    for size in [0, 1, len(whole) - 1, *(rng.randrange(len(whole)) for _ in range(10))]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=r"x\.pkl"):
+            d2.read_pkl(path)
+    content = pickle.loads(whole)
+    stranger = {key: value for key, value in content.items() if key != "visrep"}
+    lacking = {**content, "model": {k: v for k, v in content["model"].items() if "res5" not in k}}
+    more = {**content, "model": {**content["model"], "res9.weight": np.zeros(1)}}
+    for changed, word in (
+        (stranger, "no Detectron2 file that visrep wrote"),
+        ([1, 2], "no Detectron2 file that visrep wrote"),
+        (lacking, "it lacks layer4.0.bn1.bias and"),
+        (more, "unknown res9.weight"),
+        ({**content, "visrep": {**content["visrep"], "backbone": {"stem": 1}}}, "inconsistent"),
+        ({**content, "visrep": {"format": d2.FORMAT}}, "inconsistent"),
+        ({**content, "model": {"stem.conv1.weight": "text"}}, "inconsistent"),
+    ):
+        path.write_bytes(pickle.dumps(changed))
+        with pytest.raises(UserError, match=word):
+            d2.read_pkl(path)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    file = encoder_file(tmp_path / "encoder.safetensors")
+    with small_disk(50_000), pytest.raises(UserError, match="cannot write"):
+        d2.write_pkl(tmp_path / "out" / "x.pkl", file)
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("spec", "native"),
+    [
+        ({"depth": 18}, True),
+        ({"depth": 34}, True),
+        ({"depth": 18, "width": 0.5}, False),
+        ({"depth": 34, "width": 2}, False),
+        ({"depth": 50, "width": 0.25}, True),
+        ({"depth": 152, "width": 3}, True),
+        ({"depth": 50, "padding": "tf"}, False),
+        ({"depth": 50, "stem": "d"}, False),
+        ({"depth": 50, "stem": "d", "sk": True}, False),
+        ({"depth": 18, "stem": "small"}, False),
+    ],
+)
+def test_which_nets_detectron2_holds_itself(spec, native):
+    with torch.device("meta"):
+        assert d2.native(ResNet(**spec).spec) is native
+
+
+def test_the_cifar_stem_needs_a_word():
+    cifar = build({"depth": 18, "width": 1, "sk": False, "stem": "cifar", "padding": "torch"}).spec
+    with pytest.raises(ConfigError, match="give stem_stride=2"):
+        d2.with_stem_stride(cifar, None)
+    with pytest.raises(ConfigError, match="not 4"):
+        d2.with_stem_stride(cifar, 4)
+    changed = d2.with_stem_stride(cifar, 2)
+    assert build(changed).strides == (2, 4, 8, 16)
+    assert shapes_of(build(changed)) == shapes_of(build(cifar))
+    small = {**cifar, "stem": "small"}
+    assert d2.with_stem_stride(small, None) == small
+    with pytest.raises(ConfigError, match="leave it out"):
+        d2.with_stem_stride(small, 2)
+
+
+def test_the_config_says_what_the_encoder_needs(tmp_path):
+    file = encoder_file(tmp_path / "e.safetensors", depth=50, stem="imagenet")
+    text = d2.config_for(file, weights=tmp_path / "it's: x.pkl")
+    config = yaml.safe_load(text)
+    model = config["MODEL"]
+    assert model["WEIGHTS"] == str(tmp_path / "it's: x.pkl")
+    assert model["BACKBONE"] == {"NAME": "build_resnet_fpn_backbone", "FREEZE_AT": 0}
+    assert model["PIXEL_MEAN"] == [123.675, 116.28, 103.53]
+    assert model["PIXEL_STD"] == [58.395, 57.12, 57.375]
+    assert config["INPUT"]["FORMAT"] == "RGB"
+    resnets = model["RESNETS"]
+    assert resnets["STRIDE_IN_1X1"] is False
+    assert resnets["DEPTH"] == 50
+    assert [resnets[k] for k in ("STEM_OUT_CHANNELS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS")] == [
+        *(4, 4, 16),
+    ]
+    assert model["ANCHOR_GENERATOR"]["SIZES"] == [[32], [64], [128], [256], [512]]
+    assert "VISREP" not in model
+    assert "_BASE_" not in config
+    assert "transfer" not in text
+    assert "&" not in text
+    assert file.sha256 in text
+
+
+def test_the_config_of_a_net_that_detectron2_cannot_hold(tmp_path):
+    file = encoder_file(tmp_path / "e.safetensors")
+    text = d2.config_for(file, weights=tmp_path / "x.pkl", norm="BN")
+    assert "add_visrep_config(cfg)" in text
+    model = yaml.safe_load(text)["MODEL"]
+    assert model["BACKBONE"]["NAME"] == "build_visrep_resnet_fpn_backbone"
+    assert model["VISREP"] == {
+        "DEPTH": 18,
+        "WIDTH": 0.0625,
+        "SK": False,
+        "STEM": "small",
+        "PADDING": "torch",
+    }
+    assert model["RESNETS"]["NORM"] == model["FPN"]["NORM"] == "BN"
+    assert model["RPN"]["IN_FEATURES"] == ["p1", "p2", "p3", "p4", "p5"]
+    assert model["ROI_HEADS"]["IN_FEATURES"] == ["p1", "p2", "p3", "p4"]
+    assert model["ANCHOR_GENERATOR"]["SIZES"] == [[16], [32], [64], [128], [256]]
+
+
+def test_pixels_follow_the_encoders_convention(tmp_path):
+    plain = Preprocess(size=224, resize=256, mean=(0, 0, 0), std=(1, 1, 1))
+    assert d2.pixel_statistics(plain) == ([0, 0, 0], [255, 255, 255])
+    signed = Preprocess(size=224, resize=256, mean=(0, 0, 0), std=(1, 1, 1), range=(-1, 1))
+    assert d2.pixel_statistics(signed) == ([127.5] * 3, [127.5] * 3)
+    caffe = Preprocess(
+        size=224,
+        resize=256,
+        mean=(103.53, 116.28, 123.675),
+        std=(1, 1, 1),
+        range=(0, 255),
+        channel_order="BGR",
+    )
+    assert d2.pixel_statistics(caffe) == ([103.53, 116.28, 123.675], [1, 1, 1])
+    file = encoder_file(tmp_path / "e.safetensors", preprocess=caffe)
+    assert d2.settings(file)["INPUT"]["FORMAT"] == "BGR"
+
+
+def test_norms(tmp_path):
+    file = encoder_file(tmp_path / "e.safetensors")
+    with pytest.raises(ConfigError, match="norm=GN: choose one of SyncBN"):
+        d2.settings(file, norm="GN")
+    assert d2.settings(file, norm="FrozenBN")["MODEL"]["FPN"]["NORM"] == ""
+
+
+def test_without_a_pyramid(tmp_path):
+    file = encoder_file(tmp_path / "e.safetensors")
+    model = d2.settings(file, fpn=False)["MODEL"]
+    assert model["BACKBONE"]["NAME"] == "build_visrep_resnet_backbone"
+    assert model["RESNETS"]["OUT_FEATURES"] == ["res4"]
+    assert "FPN" not in model
+
+
+def test_nets_in_words():
+    assert d2.describe(SPECS[0]) == "ResNet-18"
+    assert d2.describe(SPECS[1]) == "ResNet-34 of width 0.5 with the cifar stem"
+    assert d2.describe(SPECS[2]) == (
+        "ResNet-152 of width 3 with selective kernels and the d stem and TF padding"
+    )

@@ -1,0 +1,219 @@
+"""`visrep benchmark step|views`: ratios measured on this machine, both sides alternated in one run.
+
+Absolute times swing with the neighbours of a machine; a ratio of alternated medians does not.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from visrep import optim
+from visrep.config import instantiate
+from visrep.data.loader import Loader
+from visrep.engine.hooks import Hook
+from visrep.engine.precision import autocast_dtype
+from visrep.engine.run import Run, open_run
+from visrep.engine.trainer import Trainer
+from visrep.errors import ConfigError
+from visrep.nn.batchnorm import set_batchnorm
+
+
+def main(cfg: DictConfig) -> None:
+    """Measure what `cfg.what` names, print it and append it to `results.jsonl`."""
+    kinds = {"step": benchmark_step, "views": benchmark_views}
+    if cfg.what not in kinds:
+        raise ConfigError(f"what={cfg.what}: choose from {', '.join(kinds)}")
+    run = open_run(cfg)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    run.log.info("%s, %d threads, load %.1f before", run.device, torch.get_num_threads(), load)
+    kinds[cfg.what](cfg, run)
+
+
+def benchmark_step(cfg: DictConfig, run: Run) -> None:
+    """Bare encoder step / whole SimCLR step: the share of a step that is not overhead.
+
+    Bare: forward, backward and update of the encoder on 2B ready images, in the same precision and
+    memory format. Whole: order, views, encoder, head, loss, backward, update, metrics.
+    """
+    torch.manual_seed(run.seed)
+    encoder = instantiate(cfg.backbone)
+    bare = _BareStep(instantiate(cfg.backbone), cfg, run.device)
+    task = instantiate(cfg.method, encoder=encoder)
+    set_batchnorm(task, mode="local")
+    data = instantiate(cfg.data.train)
+    loader = Loader(
+        data,
+        views=instantiate(cfg.views),
+        batch_size=cfg.batch_size,
+        seed=run.seed,
+        device=run.device,
+    )
+    total = cfg.warmup + cfg.steps
+    optimizer, schedule = optim.build(
+        task,
+        **{**run.config["optim"], "warmup_epochs": 0.0},
+        batch_size=cfg.batch_size,
+        steps_per_epoch=loader.steps_per_epoch,
+        total_steps=total,
+    )
+    pairs = _Alternate(bare, run.device)
+    Trainer(
+        task=task,
+        optimizer=optimizer,
+        schedule=schedule,
+        batches=loader,
+        total_steps=total,
+        device=run.device,
+        precision=cfg.precision,
+        hooks=[pairs],
+    ).fit()
+    whole, alone = (statistics.median(t[cfg.warmup :]) for t in (pairs.whole, pairs.bare))
+    dtype = autocast_dtype(cfg.precision, run.device) or torch.float32
+    size = tuple(data.images.shape[-2:]) if data.images is not None else "?"
+    run.log.info(
+        "%s at %s, batch %d, two views, %s: bare encoder step %.1f ms, whole step %.1f ms, "
+        "ratio %.3f; %.0f images/s",
+        cfg.backbone.get("depth", "?"),
+        size,
+        cfg.batch_size,
+        str(dtype).removeprefix("torch."),
+        1e3 * alone,
+        1e3 * whole,
+        alone / whole,
+        cfg.batch_size / whole,
+    )
+    run.record(
+        task="benchmark",
+        dataset=data.name,
+        metric="bare_step_over_whole_step",
+        value=alone / whole,
+        weights="",
+        init="random",
+        bare_ms=1e3 * alone,
+        whole_ms=1e3 * whole,
+        precision=str(dtype),
+        threads=torch.get_num_threads(),
+    )
+
+
+class _BareStep:
+    """One update of an encoder alone, on images that are ready."""
+
+    def __init__(self, encoder: nn.Module, cfg: DictConfig, device: torch.device) -> None:
+        layout = torch.channels_last if cfg.channels_last else torch.contiguous_format
+        self.encoder = encoder.to(device, memory_format=layout).train()  # type: ignore[call-overload]
+        self.optimizer = torch.optim.SGD(self.encoder.parameters(), lr=1e-3, momentum=0.9)
+        self.dtype = autocast_dtype(cfg.precision, device)
+        self.device = device
+        self.images: Tensor | None = None
+
+    def __call__(self) -> None:
+        assert self.images is not None
+        with torch.autocast(
+            self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None
+        ):
+            loss = self.encoder(self.images).float().square().mean()
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+class _Alternate(Hook):
+    """After every step of the trainer one bare step on the same views; times both."""
+
+    def __init__(self, bare: _BareStep, device: torch.device) -> None:
+        self.bare_step = bare
+        self.device = device
+        self.whole: list[float] = []
+        self.bare: list[float] = []
+
+    def before_training(self, trainer: Trainer) -> None:
+        batch = next(trainer.batches.iterate(0))
+        self.bare_step.images = torch.cat(batch["views"])
+        self._last = self._now()
+
+    def after_step(self, trainer: Trainer) -> None:
+        now = self._now()
+        self.whole.append(now - self._last)
+        self.bare_step()
+        self._last = self._now()
+        self.bare.append(self._last - now)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def benchmark_views(cfg: DictConfig, run: Run) -> None:
+    """Views per second of our batched views and of torchvision's transforms, sample by sample.
+
+    Both do SimCLR's recipe for small images (crop, flip, jitter of strength 0.5, grey) on the same
+    images with the same number of threads.
+    """
+    data = instantiate(cfg.data.train)
+    views = instantiate(cfg.views)
+    if data.images is None:
+        raise ConfigError("benchmark views needs images in memory: use data=scenes or data=cifar10")
+    images = data.images[: cfg.batch_size].to(run.device)
+    size = views.views[0].size
+    theirs = v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=tuple(views.views[0].scale), antialias=True),
+            v2.RandomHorizontalFlip(views.views[0].flip_p),
+            v2.RandomApply([v2.ColorJitter(*views.views[0].jitter)], p=views.views[0].jitter_p),
+            v2.RandomGrayscale(views.views[0].gray_p),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(list(views.mean), list(views.std)),
+        ]
+    )
+    step = iter(range(10**9))
+
+    def ours() -> None:
+        views(images, views.draw(seed=run.seed, step=next(step), batch=len(images)))
+
+    def per_sample() -> None:
+        for _ in views.views:
+            torch.stack([theirs(image) for image in images])
+
+    mine, other = _alternate(ours, per_sample, cfg.steps, cfg.warmup)
+    count = len(images) * len(views.views)
+    run.log.info(
+        "views of %d px, batch %d: %.0f views/s, torchvision per sample %.0f views/s, ratio %.2f",
+        size,
+        len(images),
+        count / mine,
+        count / other,
+        other / mine,
+    )
+    run.record(
+        task="benchmark",
+        dataset=data.name,
+        metric="views_over_torchvision",
+        value=other / mine,
+        weights="",
+        init="random",
+        views_per_s=count / mine,
+        torchvision_views_per_s=count / other,
+        threads=torch.get_num_threads(),
+    )
+
+
+def _alternate(
+    first: Callable[[], None], second: Callable[[], None], steps: int, warmup: int
+) -> tuple[float, float]:
+    """Median seconds of each, called in turn."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for step in range(warmup + steps):
+        for call, kept in zip((first, second), times, strict=True):
+            started = time.perf_counter()
+            call()
+            if step >= warmup:
+                kept.append(time.perf_counter() - started)
+    return statistics.median(times[0]), statistics.median(times[1])

@@ -1,0 +1,241 @@
+"""`visrep export weights=student.safetensors out=model.onnx`: a file that runs without torch.
+
+The graph takes N x 3 x size x size float32, RGB in [0, 1]; mean and standard deviation are applied
+inside, so that a deployment has one mistake less to make. It gives `logits`, or `features` when the
+encoder file holds no classifier. Preprocessing and class names travel in the ONNX metadata and in a
+`.json` beside the file.
+
+Nothing is kept unless onnxruntime gives torch's numbers for several batch sizes.
+"""
+
+import io
+import json
+import shlex
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from visrep.data.preprocess import Preprocess
+from visrep.engine.evaluation import moments
+from visrep.engine.run import Run, command_line
+from visrep.errors import CheckFailed, ConfigError, UserError
+from visrep.files import atomic_path
+from visrep.nn.classifier import Classifier
+from visrep.seeds import generator
+from visrep.weights import load_classifier, load_encoder, read_weights
+
+FORMAT = "visrep-onnx/1"
+PROTOBUF_LIMIT = 2**31 - 2**20  # bytes; one message, with room for the graph
+
+
+class Deployed(nn.Module):
+    """`net` behind its own normalisation: [0, 1] RGB in, what `net` gives out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.net = net
+        self.bgr = preprocess.channel_order == "BGR"
+        mean, std = moments(preprocess)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.bgr:
+            image = image.flip(1)
+        return self.net((image - self.mean) / self.std)
+
+
+def require() -> tuple[Any, Any]:
+    """The modules onnx and onnxruntime.
+
+    Raises:
+        ConfigError: the extra is not installed.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch's exporter needs it)
+    except ImportError as error:
+        raise ConfigError(f"export needs {error.name}: pip install 'visrep[export]'") from error
+    return onnx, onnxruntime
+
+
+def to_onnx(net: nn.Module, *, size: int, output: str) -> Any:
+    """The ONNX model of `net` in eval mode, input `image`: batch x 3 x size x size, any batch."""
+    example = torch.zeros(2, 3, size, size)  # a batch of 1 would be taken for a constant
+    noise = io.StringIO()  # the exporter reports its own progress
+    with warnings.catch_warnings(), redirect_stdout(noise), redirect_stderr(noise):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            net.eval(),
+            (example,),
+            dynamo=True,
+            input_names=["image"],
+            output_names=[output],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # stack traces with paths of this machine
+    return model
+
+
+def session(runtime: Any, model: bytes | str, *, threads: int) -> Any:
+    """An onnxruntime session on the CPU with `threads` threads."""
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def difference(run: Any, net: nn.Module, *, size: int, batches: Sequence[int]) -> float:
+    """Largest absolute difference between onnxruntime and torch over the batch sizes."""
+    worst = 0.0
+    for batch in batches:
+        image = torch.rand(batch, 3, size, size, generator=generator("export", batch))
+        (given,) = run.run(None, {"image": image.numpy()})
+        with torch.inference_mode():
+            expected = net(image)
+        if given.shape != tuple(expected.shape):
+            return float("inf")
+        worst = max(worst, float((torch.from_numpy(given) - expected).abs().max()))
+    return worst
+
+
+def latency_ms(call: Callable[[], object], *, repeats: int) -> float:
+    """Median milliseconds of `repeats` calls, after a tenth of them as warm-up."""
+    for _ in range(max(3, repeats // 10)):
+        call()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times) * 1000
+
+
+def describe(
+    classes: Sequence[str] | None,
+    preprocess: Preprocess,
+    *,
+    output: str,
+    sha256: str,
+    source: dict[str, Any],
+) -> dict[str, Any]:
+    """What a deployment must know: what to feed, what comes out, where it is from."""
+    return {
+        "format": FORMAT,
+        "input": {
+            "name": "image",
+            "shape": ["batch", 3, preprocess.size, preprocess.size],
+            "dtype": "float32",
+            "range": [0, 1],
+            "channel_order": "RGB",
+        },
+        "before": {
+            "resize_short_side": preprocess.resize,
+            "interpolation": preprocess.interpolation,
+            "centre_crop": preprocess.size,
+        },
+        "inside": preprocess.to_dict(),
+        "output": {"name": output, "classes": None if classes is None else list(classes)},
+        "weights": sha256,
+        "source": source,
+    }
+
+
+def main(cfg: DictConfig) -> None:
+    """Export, check, measure, record."""
+    onnx, runtime = require()
+    out = Path(cfg.out)
+    if out.suffix != ".onnx":
+        raise ConfigError(f"out={out}: name a file that ends in .onnx")
+    if out.exists() and not cfg.overwrite:
+        raise ConfigError(f"{out} exists: choose another out=, or overwrite=true to replace it")
+    threads = int(cfg.threads or torch.get_num_threads())
+    torch.set_num_threads(threads)
+
+    file = read_weights(cfg.weights)
+    inner: Classifier | nn.Module
+    if "fc.weight" in file.tensors:
+        inner, output, kind = load_classifier(cfg.weights), "logits", "classifier"
+    else:
+        inner, output, kind = load_encoder(cfg.weights), "features", "encoder"
+    preprocess = Preprocess.from_dict(file.preprocess)
+    net = Deployed(inner, preprocess).eval()
+    parameters = sum(p.numel() for p in net.parameters())
+    if 4 * parameters > PROTOBUF_LIMIT:
+        raise UserError(
+            f"{cfg.weights}: {4 * parameters / 2**30:.1f} GiB of weights do not fit one ONNX file "
+            "(2 GiB); distil it into a smaller net first"
+        )
+    size = preprocess.size
+    print(f"exporting the {kind} of {cfg.weights}: {parameters:,} parameters, {size} x {size} px")
+    model = to_onnx(net, size=size, output=output)
+    card = describe(file.classes, preprocess, output=output, sha256=file.sha256, source=file.source)
+    onnx.helper.set_model_props(
+        model, {key: json.dumps(value) for key, value in card.items() if key != "format"}
+    )
+    model.metadata_props.add(key="format", value=FORMAT)
+    with atomic_path(out) as graph, atomic_path(out.with_suffix(".json")) as description:
+        graph.write_bytes(model.SerializeToString())
+        description.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        run = session(runtime, str(graph), threads=threads)
+        worst = difference(run, net, size=size, batches=cfg.batches)
+        if not worst <= cfg.tolerance:
+            raise CheckFailed(
+                f"{out}: onnxruntime and torch differ by {worst:.2e}, more than {cfg.tolerance:g}; "
+                "no file was kept. Install the versions that the extra names: "
+                "pip install -U 'visrep[export]'"
+            )
+        size_bytes = graph.stat().st_size
+    print(f"onnxruntime and torch differ by at most {worst:.1e} (batches {list(cfg.batches)})")
+
+    image = torch.rand(1, 3, size, size, generator=generator("export", "latency"))
+    array = image.numpy()
+    with torch.inference_mode():
+        slow = latency_ms(lambda: net(image), repeats=cfg.repeats)
+    fast = latency_ms(lambda: run.run(None, {"image": array}), repeats=cfg.repeats)
+    print(
+        f"{out}: {size_bytes / 1e6:.2f} MB; one image takes {fast:.2f} ms in onnxruntime, "
+        f"{slow:.2f} ms in torch (median of {cfg.repeats}, {threads} threads, CPU)"
+    )
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    record = Run(
+        out=out.parent,
+        device=torch.device("cpu"),
+        seed=int(cfg.seed),
+        config={str(key): value for key, value in plain.items()},
+        command=" ".join(["visrep", *(shlex.quote(argument) for argument in command_line())]),
+    ).record
+    for engine, value in (("onnxruntime", fast), ("torch", slow)):
+        record(
+            task="export",
+            dataset=f"one image of {size} x {size} px",
+            metric="latency_ms",
+            value=value,
+            weights=file.sha256,
+            engine=engine,
+            file=out.name,
+            bytes=size_bytes,
+            parameters=parameters,
+            threads=threads,
+            repeats=int(cfg.repeats),
+            batch=1,
+            max_difference=worst,
+        )

@@ -1,0 +1,163 @@
+"""What a folder of runs holds, gathered for the report: records, curves, pictures.
+
+Nothing here is measured; the report shows what the commands have written beside their runs:
+`results.jsonl`, `metrics.jsonl`, `config.yaml`, `views.png`, `neighbours.json`,
+`predictions.json`.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from visrep import results
+from visrep.errors import UserError
+from visrep.results import Record
+
+SIGNS = ("results.jsonl", "metrics.jsonl", "config.yaml", "views.png")
+
+# What is measured beside the value; everything else in `extra` says what the number is.
+MEASURED = ("bytes", "parameters", "latency_ms", "max_difference", "held_out_top1", "lr")
+
+
+@dataclass(kw_only=True)
+class Folder:
+    """One run folder.
+
+    Attributes:
+        path: where it is.
+        name: its path below the report's folder, as shown.
+        records: its measured numbers.
+        config: its resolved configuration, empty when there is none.
+        metrics: its training log, one mapping with `step` per reading.
+    """
+
+    path: Path
+    name: str
+    records: list[Record] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def task(self) -> str:
+        """The task of its records; where it has none yet, the first part of its name."""
+        return self.records[0].task if self.records else self.name.split("/")[-1].split("-")[0]
+
+    @property
+    def pretraining(self) -> bool:
+        """It has pretrained an encoder; with steps=0 it only saved a fresh one."""
+        return self.task == "pretrain" and self.config.get("steps") != 0
+
+    @property
+    def init(self) -> str:
+        """The initialisation it measured."""
+        return self.records[0].init if self.records else str(self.config.get("init", "pretrained"))
+
+    def points(self, metric: str) -> list[tuple[float, float]]:
+        """(step, value) of `metric`.
+
+        A command that trains twice (the linear probe: to choose, then for good) starts again at a
+        low step; only the last training is shown.
+        """
+        points: list[tuple[float, float]] = []
+        for line in self.metrics:
+            if metric in line:
+                if points and line["step"] < points[-1][0]:
+                    points = []
+                points.append((line["step"], line[metric]))
+        return points
+
+
+@dataclass(kw_only=True)
+class Runs:
+    """All run folders below one folder, and what could not be read, a line each."""
+
+    root: Path
+    folders: list[Folder]
+    notes: list[str]
+
+    @property
+    def records(self) -> list[Record]:
+        """All records, a repeated measurement only in its last form."""
+        return latest(record for folder in self.folders for record in folder.records)
+
+
+def collect(root: str | Path) -> Runs:
+    """Everything the report can show of the runs in `root`.
+
+    Raises:
+        UserError: `root` is no folder, holds no results, or a results file is damaged.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"runs={root}: there is no such folder; name one that holds runs")
+    notes: list[str] = []
+    folders = []
+    for path, below, names in os.walk(root):
+        below.sort()
+        if any(sign in names for sign in SIGNS):
+            folders.append(_folder(Path(path), root, notes))
+    if not any(folder.records for folder in folders):
+        raise UserError(
+            f"runs={root}: no results.jsonl with a record in it or below; run an evaluation "
+            "(visrep knn, linear, detect, finetune) with out= in this folder first"
+        )
+    return Runs(root=root, folders=folders, notes=notes)
+
+
+def _folder(path: Path, root: Path, notes: list[str]) -> Folder:
+    name = path.relative_to(root).as_posix()
+    folder = Folder(path=path, name=root.resolve().name if name == "." else name)
+    if (path / "results.jsonl").exists():
+        try:
+            folder.records = results.read(path / "results.jsonl")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"cannot read {path / 'results.jsonl'}: {error}; repair or remove the file"
+            ) from error
+    if (path / "config.yaml").exists():
+        try:
+            config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+            folder.config = config if isinstance(config, dict) else {}
+        except (OSError, ValueError, yaml.YAMLError):
+            notes.append(f"{name}/config.yaml cannot be read and was left out.")
+    if (path / "metrics.jsonl").exists():
+        folder.metrics, skipped = _metrics(path / "metrics.jsonl")
+        if skipped:
+            notes.append(f"{name}/metrics.jsonl: {skipped} unreadable lines were left out.")
+    return folder
+
+
+def _metrics(path: Path) -> tuple[list[dict[str, float]], int]:
+    """The readable lines, and how many were not (a running or killed run leaves half a line)."""
+    lines, skipped = [], 0
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+            lines.append({str(key): float(value) for key, value in line.items()})
+            lines[-1]["step"]
+        except (ValueError, TypeError, AttributeError):
+            skipped += 1
+        except KeyError:
+            lines.pop()
+            skipped += 1
+    return lines, skipped
+
+
+def latest(records: Iterable[Record]) -> list[Record]:
+    """Of measurements that are one and the same, the last; in the order of their times."""
+    kept: dict[str, Record] = {}
+    for record in sorted(records, key=lambda record: record.time):
+        same = {key: value for key, value in record.config.items() if key not in ("out", "device")}
+        extra = {key: value for key, value in record.extra.items() if key not in MEASURED}
+        key = json.dumps(
+            [record.task, record.dataset, record.metric, record.init, record.engine, record.seed,
+             record.weights, extra, same],
+            sort_keys=True, default=str,
+        )  # fmt: skip
+        kept[key] = record
+    return list(kept.values())

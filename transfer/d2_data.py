@@ -1,0 +1,94 @@
+"""Our data in Detectron2's catalogues, formats and loaders; it is imported inside functions."""
+
+from typing import Any
+
+from visrep import dist
+from visrep.data.detection import DetectionDataset, ImageRecord
+from visrep.errors import ConfigError, UserError
+
+
+def register(dataset: DetectionDataset) -> str:
+    """Register `dataset` in Detectron2's catalogues and return its name there; repeatable."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    name = f"visrep/{dataset.name}"
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+    if name in MetadataCatalog.list():
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: [dataset_dict(record) for record in dataset.records])
+    MetadataCatalog.get(name).set(thing_classes=list(dataset.classes))
+    return name
+
+
+def dataset_dict(record: ImageRecord) -> dict[str, Any]:
+    """An image in Detectron2's format."""
+    from detectron2.structures import BoxMode
+
+    annotations = []
+    for box in record.boxes:
+        annotation: dict[str, Any] = {
+            "bbox": list(box.xyxy),
+            "bbox_mode": BoxMode.XYXY_ABS,
+            "category_id": box.category,
+            "iscrowd": int(box.crowd),
+        }
+        if box.mask is not None:
+            annotation["segmentation"] = box.mask
+        annotations.append(annotation)
+    return {
+        "file_name": str(record.file),
+        "image_id": record.id,
+        "height": record.height,
+        "width": record.width,
+        "annotations": annotations,
+    }
+
+
+def mapper(cfg: Any, *, training: bool) -> Any:
+    """Detectron2's mapper, whose complaints about a file become one line that names it."""
+    from detectron2.data import DatasetMapper
+    from detectron2.data.detection_utils import SizeMismatchError
+
+    original = DatasetMapper(cfg, is_train=training)
+
+    def read(entry: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return original(entry)
+        except (OSError, SyntaxError, SizeMismatchError) as error:
+            first = str(error).splitlines()[0]
+            raise UserError(
+                f"cannot read image {entry['file_name']}: {first}; repair or remove the file"
+            ) from error
+
+    return read
+
+
+def training_loader(cfg: Any, dataset: DetectionDataset, *, seed: int) -> Any:
+    """Detectron2's endless loader of training batches, in an order that follows `seed`.
+
+    Images without a box are left out, and a batch holds images of one orientation.
+
+    Raises:
+        UserError: no image has a box.
+        ConfigError: the batch does not divide over the processes.
+    """
+    from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
+    from detectron2.data.samplers import TrainingSampler
+
+    if not any(not box.crowd for record in dataset.records for box in record.boxes):
+        raise UserError(f"{dataset.name}: no image has a box, so there is nothing to train on")
+    if cfg.SOLVER.IMS_PER_BATCH % dist.world_size():
+        raise ConfigError(
+            f"batch_size={cfg.SOLVER.IMS_PER_BATCH} does not divide over {dist.world_size()} "
+            "processes: choose a multiple"
+        )
+    entries = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=True)
+    return build_detection_train_loader(
+        entries,
+        mapper=mapper(cfg, training=True),
+        sampler=TrainingSampler(len(entries), seed=seed),
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        aspect_ratio_grouping=True,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )

@@ -1,0 +1,50 @@
+"""An encoder's tensors in a Detectron2 model. Nothing here imports Detectron2.
+
+Its own checkpointer matches names by their endings and only warns of what it could not place; here
+every tensor must find its place.
+"""
+
+from torch import nn
+
+from visrep.errors import ConfigError
+from visrep.nn.resnet import ResNet
+from visrep.weights.canonical import COUNTER
+from visrep.weights.detectron2 import detectron2_name
+
+
+def place(model: nn.Module, encoder: ResNet, *, head: str) -> int:
+    """Copy every tensor of `encoder` to its place in a Detectron2 model; returns how many.
+
+    Raises:
+        ConfigError: a tensor has no place or another shape, or a backbone tensor stays unset, as
+            happens when d2_opts change the backbone.
+    """
+    state = model.state_dict()
+    trunk = "backbone.bottom_up." if head == "fpn" else "backbone."
+    wanted = {
+        detectron2_name(name, stem=encoder.spec["stem"]): tensor
+        for name, tensor in encoder.state_dict().items()
+        if not name.endswith(COUNTER)
+    }
+    placed = {
+        ("roi_heads." if head == "c4" and name.startswith("res5.") else trunk) + name: tensor
+        for name, tensor in wanted.items()
+    }
+    wrong = [n for n, t in placed.items() if n not in state or state[n].shape != t.shape]
+    unset = [
+        name
+        for name in state
+        if name.startswith((trunk, "roi_heads.res5."))
+        and name not in placed
+        and not name.endswith(COUNTER)
+        and not name.startswith("roi_heads.res5.norm.")
+    ]
+    if wrong or unset:
+        which = f"{wrong[0]} has no place" if wrong else f"{unset[0]} is not set"
+        raise ConfigError(
+            f"Detectron2's model does not take the encoder's tensors: {which}; d2_opts must leave "
+            "the backbone as it is"
+        )
+    device = next(model.parameters()).device
+    model.load_state_dict({**state, **{n: t.to(device) for n, t in placed.items()}})
+    return len(placed)

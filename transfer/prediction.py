@@ -1,0 +1,87 @@
+"""What a detector found in an image, and the file that keeps it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visrep.data.detection import DetectionDataset
+from visrep.errors import UserError
+from visrep.files import write_text
+
+
+@dataclass(kw_only=True)
+class Prediction:
+    """Detections in one image.
+
+    Attributes:
+        boxes: n x 4, (left, top, right, bottom) in pixels of the original image.
+        scores: n.
+        labels: n, int64; indices into the data set's classes.
+        masks: n run-length codes of the original image's size, counts as text; None without masks.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: list[dict[str, Any]] | None = None
+
+
+def save(
+    path: str | Path, *, dataset: DetectionDataset, predictions: Mapping[str, Prediction]
+) -> None:
+    """Write `predictions` (by image id) as JSON.
+
+    One object: `dataset`, `classes`, and `images`, each with `id`, `file`, `height`, `width`,
+    `boxes`, `scores`, `labels` and, where there are any, `masks`, sorted by falling score; and
+    `truth`, the annotated `boxes` and `labels`.
+    """
+    images = []
+    for record in dataset.records:
+        found = predictions.get(record.id)
+        if found is None:
+            continue
+        order = torch.argsort(found.scores, descending=True, stable=True)
+        image: dict[str, Any] = {
+            "id": record.id,
+            "file": str(record.file),
+            "height": record.height,
+            "width": record.width,
+            "boxes": found.boxes[order].tolist(),
+            "scores": found.scores[order].tolist(),
+            "labels": found.labels[order].tolist(),
+            "truth": {
+                "boxes": [list(box.xyxy) for box in record.boxes],
+                "labels": [box.category for box in record.boxes],
+            },
+        }
+        if found.masks is not None:
+            image["masks"] = [found.masks[i] for i in order.tolist()]
+        images.append(image)
+    content = {"dataset": dataset.name, "classes": list(dataset.classes), "images": images}
+    write_text(path, json.dumps(content))
+
+
+def load(path: str | Path) -> dict[str, Prediction]:
+    """The predictions in a file that `save` wrote, by image id, exact.
+
+    Raises:
+        UserError: the file is missing or is not such a file.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {
+            image["id"]: Prediction(
+                boxes=torch.tensor(image["boxes"], dtype=torch.float32).reshape(-1, 4),
+                scores=torch.tensor(image["scores"], dtype=torch.float32),
+                labels=torch.tensor(image["labels"], dtype=torch.int64),
+                masks=image.get("masks"),
+            )
+            for image in content["images"]
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a file of predictions ({error}); run detect again") from error

@@ -1,0 +1,174 @@
+"""`visrep COMMAND key=value`: one line per mistake, one exit code per kind of end.
+
+Exit codes: 0 ok, 1 failure, 2 wrong command or configuration, 3 a check failed, 4 diverged,
+130/143 interrupted after a saved snapshot.
+"""
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+
+from visrep.errors import ConfigError, UserError
+from visrep.paths import config_dir, import_entry
+
+# command -> (module with `main(cfg)`, what it does)
+COMMANDS = {
+    "demo": ("visrep.tools.demo", "run the whole chain on built-in data and write report.html"),
+    "pretrain": ("pretrain.train", "learn an encoder from unlabelled images"),
+    "convert": ("visrep.convert", "weights to visrep, Detectron2 or torchvision, verified"),
+    "knn": ("transfer.knn", "k nearest neighbours on frozen features"),
+    "linear": ("transfer.linear_probe", "linear classifier on frozen features"),
+    "svm": ("transfer.svm", "linear SVM on frozen features, single-label or VOC07"),
+    "low_shot": ("transfer.low_shot", "1 to 16 examples per class on frozen features"),
+    "detect": ("transfer.detect", "finetune a detector and measure its AP"),
+    "finetune": ("distill.finetune", "finetune on a share of the labels, as SimCLR v2 does"),
+    "distill": ("distill.train", "distil a finetuned teacher into a smaller net"),
+    "export": ("visrep.tools.export", "ONNX, checked against torch, with measured latency"),
+    "report": ("visrep.tools.report", "one self-contained page of all results"),
+    "views": ("visrep.tools.show_views", "a picture of the augmented views"),
+    "splits": ("visrep.tools.make_splits", "write a class-balanced list of labelled images"),
+    "benchmark": ("visrep.tools.benchmark", "measure speed on this machine"),
+    "doctor": ("visrep.tools.doctor", "what is installed here, and what would not work"),
+}
+
+
+# A command that reads better with one plain word: `visrep benchmark step`.
+PLAIN_WORD = {"benchmark": "what"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line `argv` (default: the process' own) and exit with its code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(arguments)
+    except UserError as error:
+        print(f"visrep: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("visrep: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        code = 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from visrep import __version__
+
+        print(f"visrep {__version__}")
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "see visrep --help"
+        raise ConfigError(f"unknown command {command}: {hint}")
+    flags = [argument for argument in rest if argument.startswith("-")]
+    overrides = [argument for argument in rest if not argument.startswith("-")]
+    if command in PLAIN_WORD and overrides and "=" not in overrides[0]:
+        overrides[0] = f"{PLAIN_WORD[command]}={overrides[0]}"
+    unknown = set(flags) - {"-h", "--help", "--dry-run", "-m", "--multirun"}
+    if unknown:
+        raise ConfigError(
+            f"unknown option {sorted(unknown)[0]}: settings are key=value; see visrep {command} "
+            "--help"
+        )
+    for argument in overrides:
+        if "=" not in argument and not argument.startswith("~"):
+            raise ConfigError(
+                f"cannot read {argument!r}: settings are key=value; see visrep {command} --help"
+            )
+    if {"-h", "--help"} & set(flags):
+        print(_help(command))
+        return 0
+    return _compose_and_run(command, overrides, flags)
+
+
+def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> int:
+    # Imported late: `visrep --help` and a mistyped command should not wait for anything.
+    import hydra
+    from omegaconf import DictConfig, OmegaConf
+
+    from visrep import config
+    from visrep.engine import parallel, run
+
+    multirun = bool({"-m", "--multirun"} & set(flags))
+    if multirun:
+        # A sweep's values are Hydra's own syntax (a=1,2); check the keys with the first of each.
+        accepted = config.compose(command, [_first_of(o) for o in overrides])[1]
+        accepted = [
+            ("+" if new.startswith("+") and not old.startswith("+") else "") + old
+            for new, old in zip(accepted, overrides, strict=True)
+        ]
+    else:
+        cfg, accepted = config.compose(command, overrides)
+        if "--dry-run" in flags:
+            print(OmegaConf.to_yaml(cfg, resolve=True), end="")
+            return 0
+    run.set_command_line([command, *overrides])
+    entry = import_entry(COMMANDS[command][0])
+    outcome: list[BaseException] = []
+
+    def task(cfg: DictConfig) -> None:
+        try:
+            entry.main(cfg)
+        except (UserError, run.Interrupted) as error:
+            outcome.append(error)
+        finally:
+            parallel.leave()
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # Run folders, logs and exit codes are ours; Hydra composes, sweeps and launches.
+    quiet = [
+        "hydra.run.dir=.",
+        "hydra.sweep.dir=.",
+        "hydra.sweep.subdir=.",
+        "hydra.output_subdir=null",
+        "hydra/job_logging=none",
+        "hydra/hydra_logging=none",
+    ]
+    given = {override.split("=")[0] for override in accepted}
+    sys.argv = [
+        "visrep",
+        *(["--multirun"] if multirun else []),
+        *accepted,
+        *(setting for setting in quiet if setting.split("=")[0] not in given),
+    ]
+    hydra.main(config_path=str(config_dir()), config_name=command, version_base="1.3")(task)()
+    if not outcome:
+        return 0
+    error = outcome[0]
+    if isinstance(error, run.Interrupted):
+        print("visrep: interrupted; the snapshot is saved, go on with resume=auto", file=sys.stderr)
+        return error.code
+    raise error
+
+
+def _first_of(override: str) -> str:
+    key, _, value = override.partition("=")
+    bracketed = value[:1] in "[{('\""
+    return override if bracketed else f"{key}={value.split(',')[0]}"
+
+
+def _overview() -> str:
+    lines = ["usage: visrep COMMAND key=value ...", ""]
+    lines += [f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()]
+    lines += ["", "visrep COMMAND --help    its settings", "visrep COMMAND --dry-run   resolved"]
+    return "\n".join(lines)
+
+
+def _help(command: str) -> str:
+    from visrep import config
+
+    text = (config_dir() / f"{command}.yaml").read_text(encoding="utf-8").rstrip()
+    lines = [f"visrep {command}: {COMMANDS[command][1]}", "", "Settings and their defaults:", ""]
+    lines += [f"  {line}" for line in text.splitlines()]
+    for group, names in config.groups_of(command).items():
+        lines += ["", f"Choices of {group}=:", f"  {' '.join(names)}"]
+    lines += ["", "Options: --dry-run prints the resolved configuration; -m runs a sweep (a=1,2)."]
+    return "\n".join(lines)

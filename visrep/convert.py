@@ -1,0 +1,278 @@
+"""`visrep convert weights=FILE out=FILE to=visrep|detectron2|torchvision`, verified.
+
+What is written is read back and compared before it gets its name: every tensor is accounted for,
+the way back is exact to the bit, and where the target's own code is installed it runs the weights.
+A check that fails leaves no file.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from visrep.errors import CheckFailed, ConfigError, UserError
+from visrep.files import atomic_path, write_bytes
+from visrep.seeds import generator
+from visrep.weights import EncoderFile, read_weights
+from visrep.weights import detectron2 as d2
+from visrep.weights.canonical import dump_encoder
+from visrep.weights.formats import torchvision, visrep_encoder
+from visrep.weights.reading import encoder_of
+
+TARGETS = ("visrep", "detectron2", "torchvision")
+TOLERANCE = 1e-5
+
+
+def main(cfg: DictConfig) -> None:
+    """Convert `cfg.weights` to `cfg.out` and print what was read, written and verified.
+
+    Raises:
+        UserError: the input cannot be read or the output cannot be written.
+        ConfigError: the keys do not fit together, or `out` exists.
+        CheckFailed: a check did not hold; nothing is written.
+    """
+    if cfg.to not in TARGETS:
+        raise ConfigError(f"to={cfg.to}: choose one of {', '.join(TARGETS)}")
+    out = Path(cfg.out)
+    outputs = [out, out.with_suffix(".yaml")] if cfg.to == "detectron2" else [out]
+    _check_names(out, cfg.to)
+    if cfg.to != "detectron2" and (cfg.stem_stride is not None or cfg.norm != "SyncBN"):
+        raise ConfigError(f"stem_stride and norm are for to=detectron2, not to={cfg.to}")
+    for path in outputs:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder: give out= a file name")
+        if path.exists() and not cfg.overwrite:
+            raise ConfigError(f"{path} exists: choose another out=, or overwrite=true")
+    file = read_weights(cfg.weights)
+    lines = [f"read      {cfg.weights}: {_summary(file)}"]
+    if cfg.to == "visrep":
+        lines += to_visrep(file, out)
+    elif cfg.to == "torchvision":
+        lines += to_torchvision(file, out)
+    else:
+        lines += to_detectron2(file, out, norm=cfg.norm, stem_stride=cfg.stem_stride)
+    print("\n".join([*lines, f"sha256    {file.sha256}"]))
+
+
+def to_visrep(file: EncoderFile, out: Path) -> list[str]:
+    """Write the encoder file `out`; lines that say what was written and verified."""
+    with _all_or_none([out]) as (temporary,):
+        with _writing(out):
+            dump_encoder(temporary, file)
+        with _checking({temporary: out}):
+            _require_equal(read_weights(temporary).tensors, file.tensors, out)
+    return [
+        f"wrote     {out} ({_size(out)})",
+        f"verified  {len(file.tensors)} of {len(file.tensors)} tensors accounted for, read back "
+        "bit-equal",
+    ]
+
+
+def to_torchvision(file: EncoderFile, out: Path) -> list[str]:
+    """Write a state dict under torchvision's names; lines that say what was written and verified.
+
+    Nets of width 1 are also run in torchvision's own class.
+    """
+    kept, left_out = _without(file, ("head",))
+    with _all_or_none([out]) as (temporary,):
+        with _writing(out):
+            torchvision.dump(temporary, file)
+        with _checking({temporary: out}):
+            _require_equal(torchvision.inverse(temporary).tensors, kept, out)
+            checked = _run_in_torchvision(file, temporary, out)
+    lines = [f"left out  {left_out}"] if left_out else []
+    lines += [f"wrote     {out} ({_size(out)})", _accounted(file, kept), f"          {checked}"]
+    if file.preprocess != torchvision.imagenet_preprocess().to_dict():
+        lines.append(
+            "note      a state dict does not say what its input went through; this encoder's: "
+            f"{_input(file)}"
+        )
+    return lines
+
+
+def to_detectron2(file: EncoderFile, out: Path, *, norm: str, stem_stride: int | None) -> list[str]:
+    """Write `out` and its config beside it; lines that say what was written and verified."""
+    before = file.backbone
+    kept, left_out = _without(file, ("head", "fc"))
+    changed = replace(file, backbone=d2.with_stem_stride(before, stem_stride))
+    config = out.with_suffix(".yaml")
+    with _all_or_none([out, config]) as (temporary, temporary_config):
+        with _writing(config):
+            text = d2.config_for(changed, weights=out, norm=norm)
+            temporary_config.write_text(text, encoding="utf-8")
+        with _writing(out):
+            d2.dump_pkl(temporary, changed)
+        with _checking({temporary: out, temporary_config: config}):
+            _require_equal(d2.read_pkl(temporary).tensors, kept, out)
+            checked = _run_in_detectron2(changed, temporary, temporary_config)
+    lines = [f"left out  {left_out}"] if left_out else []
+    lines += [
+        f"wrote     {out} ({_size(out)}) and {config}",
+        _accounted(file, kept),
+        f"          {checked}",
+    ]
+    if changed.backbone != before:
+        lines.append(
+            "changed   the stem's stride is 2 and no longer 1: strides 2, 4, 8, 16; this is not "
+            "the network that was trained"
+        )
+    if not d2.native(changed.backbone):
+        lines.append(
+            f"note      Detectron2's own ResNet cannot hold this net: {config.name} says how to "
+            "register visrep's"
+        )
+    return lines
+
+
+def _check_names(out: Path, to: str) -> None:
+    if to == "detectron2" and out.suffix != ".pkl":
+        raise ConfigError(f"out={out}: Detectron2 tells the format by the name; end it in .pkl")
+    if to == "detectron2" and "?" in str(out.absolute()):
+        raise ConfigError(f"out={out}: Detectron2 takes what follows a ? for an option; rename it")
+
+
+@contextlib.contextmanager
+def _all_or_none(paths: list[Path]) -> Iterator[list[Path]]:
+    """Temporary paths that get their names together at the end, or none of them does.
+
+    The first one is named last: where it is, the others are. The others are small.
+    """
+    before = {path: path.read_bytes() if path.exists() else None for path in paths[1:]}
+    complete = False
+    try:
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(atomic_path(path)) for path in paths]
+            complete = True
+    except BaseException:
+        for path, content in before.items() if complete else ():
+            path.unlink(missing_ok=True)
+            if content is not None:
+                write_bytes(path, content)
+        raise
+
+
+@contextlib.contextmanager
+def _checking(names: Mapping[Path, Path]) -> Iterator[None]:
+    """What goes wrong here is a failed check; `names`: temporary -> what the user knows it by."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        for temporary, name in names.items():
+            text = text.replace(str(temporary), str(name))
+        raise CheckFailed(text) from error
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Name the file that cannot be written by the name that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another "
+            "folder, then run the command again"
+        ) from error
+
+
+def _require_equal(
+    read_back: Mapping[str, Tensor], written: Mapping[str, Tensor], out: Path
+) -> None:
+    lost = sorted(set(written) - set(read_back))
+    strange = sorted(set(read_back) - set(written))
+    if lost or strange:
+        which = f"{lost[0]} is lost" if lost else f"{strange[0]} has appeared"
+        raise CheckFailed(f"{out}: read back, {len(lost) + len(strange)} tensors differ: {which}")
+    for name, tensor in written.items():
+        if read_back[name].dtype != tensor.dtype or not torch.equal(read_back[name], tensor):
+            raise CheckFailed(f"{out}: {name} is not the same when it is read back")
+
+
+def _run_in_detectron2(file: EncoderFile, pkl: Path, config: Path) -> str:
+    from transfer import d2_verify
+
+    problem = d2_verify.unavailable()
+    if problem:
+        return f"{problem}: not checked in its backbone, see its installation page"
+    return f"in {d2_verify.verify(pkl, file, config=config)}"
+
+
+def _run_in_torchvision(file: EncoderFile, state_dict: Path, out: Path) -> str:
+    import torchvision.models
+
+    spec = file.backbone
+    if spec["width"] != 1:
+        return f"torchvision has no class of width {spec['width']:g}: not run in it"
+    name = f"resnet{spec['depth']}"
+    with torch.random.fork_rng(devices=[]):
+        theirs = getattr(torchvision.models, name)(weights=None)
+    fc = file.part("fc")
+    theirs.fc = torch.nn.Identity()
+    state = torch.load(state_dict, weights_only=True)
+    theirs.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
+    images = torch.randn(2, 3, 64, 64, generator=generator("torchvision check"))
+    with torch.inference_mode():
+        expected = encoder_of(file)(images)
+        given = theirs.eval()(images)
+    difference = float((given - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+    if not difference <= TOLERANCE:
+        raise CheckFailed(
+            f"{out}: the features of torchvision's {name} differ by {difference:.2g} of the "
+            f"largest, the limit is {TOLERANCE:.0e}"
+        )
+    missing = "" if fc else "; it has no classifier, so load it with strict=False"
+    return f"in torchvision's {name}: features differ by at most {difference:.1g}{missing}"
+
+
+def _without(file: EncoderFile, prefixes: tuple[str, ...]) -> tuple[dict[str, Tensor], str]:
+    """The tensors that the target holds, and what it leaves out in words."""
+    starts = tuple(f"{prefix}." for prefix in prefixes)
+    kept = {name: t for name, t in file.tensors.items() if not name.startswith(starts)}
+    names = {"head": "projection head", "fc": "classifier"}
+    left = [f"{names[p]} ({len(file.part(p))} tensors)" for p in prefixes if file.part(p)]
+    return kept, ", ".join(left)
+
+
+def _accounted(file: EncoderFile, kept: Mapping[str, Any]) -> str:
+    total, left = len(file.tensors), len(file.tensors) - len(kept)
+    split = f" ({len(kept)} written, {left} left out)" if left else ""
+    return f"verified  {total} of {total} tensors accounted for{split}, inverse bit-equal"
+
+
+def _summary(file: EncoderFile) -> str:
+    numbers = sum(
+        t.numel() for name, t in file.part("").items() if not name.endswith(("_mean", "_var"))
+    )
+    wrappers = [] if file.kind == visrep_encoder.NAME else ["container", "prefix"]
+    words = [f"its {file.source[key]!r}" for key in wrappers if key in file.source]
+    parts = [
+        " in ".join([file.kind, *words]),
+        d2.describe(file.backbone),
+        f"{numbers / 1e6:.2f} M parameters",
+        _input(file),
+    ]
+    parts += [f"projection head of {len(file.head['layers'])} layers"] if file.head else []
+    parts += [f"classifier of {len(file.tensors['fc.weight'])} classes"] if file.part("fc") else []
+    parts += [f"dropped {count} {group}" for group, count in file.dropped.items()]
+    return ", ".join(parts)
+
+
+def _input(file: EncoderFile) -> str:
+    mean, std = (
+        " ".join(f"{value:.3f}" for value in file.preprocess[key]) for key in ("mean", "std")
+    )
+    low, high = file.preprocess["range"]
+    preprocess = file.preprocess
+    return (
+        f"{preprocess['channel_order']} of {preprocess['size']} px in [{low:g}, {high:g}], "
+        f"mean {mean}, std {std}"
+    )
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 2**20:.1f} MiB"

@@ -1,0 +1,141 @@
+"""What detection data is: images with boxes, and the rules for boxes that are wrong."""
+
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from visrep.data.images import read_image
+from visrep.errors import ConfigError, UserError
+
+log = logging.getLogger("visrep")
+
+_LOGGED = 10  # problems of one data set that are logged one by one
+
+
+@dataclass
+class Box:
+    """One object.
+
+    Attributes:
+        xyxy: x0, y0, x1, y1 in pixels, continuous: the image spans 0, 0, width, height.
+        category: index into the data set's classes.
+        difficult: VOC's flag; neither right nor wrong in an evaluation.
+        crowd: COCO's flag; a group of objects.
+        mask: compressed run-length code as pycocotools has it, `counts` a str; or None.
+    """
+
+    xyxy: tuple[float, float, float, float]
+    category: int
+    difficult: bool = False
+    crowd: bool = False
+    mask: dict[str, Any] | None = None
+
+
+@dataclass
+class ImageRecord:
+    """One image: its file, its name in predictions and evaluations, its size and objects."""
+
+    file: str
+    id: str
+    height: int
+    width: int
+    boxes: list[Box] = field(default_factory=list)
+
+    def image(self) -> Tensor:
+        """uint8 3 x H x W.
+
+        Raises:
+            BrokenImage: the file cannot be read.
+            UserError: its size is not the annotated one, so the boxes would be elsewhere.
+        """
+        image = read_image(self.file)
+        if image.shape[1:] != (self.height, self.width):
+            raise UserError(
+                f"{self.file} is {image.shape[2]}x{image.shape[1]} pixels but annotated as "
+                f"{self.width}x{self.height}; correct the size in the annotation or the image"
+            )
+        return image
+
+
+@dataclass
+class DetectionDataset:
+    """Images with boxes of `classes`; `skipped` has one line for each problem that was met."""
+
+    name: str
+    classes: list[str]
+    records: list[ImageRecord]
+    skipped: list[str] = field(default_factory=list)
+
+
+class Problems:
+    """Gathers what is wrong with a data set's boxes, or raises at the first (`on_bad="raise"`)."""
+
+    def __init__(self, on_bad: str) -> None:
+        if on_bad not in ("report", "raise"):
+            raise ConfigError(f"on_bad={on_bad} is unknown; choose report or raise")
+        self._raises = on_bad == "raise"
+        self.lines: list[str] = []
+
+    def add(self, where: str, what: str, done: str) -> None:
+        """Note that `where` (file and object) `what` is wrong, and what was `done` about it."""
+        if self._raises:
+            raise UserError(f"{where}: {what}; correct the annotation, or use on_bad=report")
+        self.lines.append(f"{where}: {what}; {done}")
+        if len(self.lines) <= _LOGGED:
+            log.warning("%s", self.lines[-1])
+
+    def close(self, name: str) -> list[str]:
+        """Log how many lines were not logged; return all."""
+        if len(self.lines) > _LOGGED:
+            log.warning("%s: %d more such problems", name, len(self.lines) - _LOGGED)
+        return self.lines
+
+
+def usable_box(
+    xyxy: tuple[float, float, float, float],
+    height: int,
+    width: int,
+    where: str,
+    problems: Problems,
+) -> tuple[float, float, float, float] | None:
+    """The part of a continuous box that lies in the image; None if the box is unusable.
+
+    A box that is up to one pixel too large is cut without a word: annotation tools number the
+    first pixel 0 or 1. More is reported, and so is a box without area, which is skipped.
+
+    Raises:
+        UserError: a coordinate is not a finite number.
+    """
+    x0, y0, x1, y1 = xyxy
+    shown = f"[{x0:g} {y0:g} {x1:g} {y1:g}]"
+    if not all(math.isfinite(value) for value in xyxy):
+        raise UserError(f"{where}: box {shown} is not finite; correct the annotation")
+    if x1 <= x0 or y1 <= y0:
+        problems.add(where, f"box {shown} has no area or is inverted", "skipped")
+        return None
+    cut = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
+    if cut[2] <= cut[0] or cut[3] <= cut[1]:
+        problems.add(where, f"box {shown} is outside the {width}x{height} image", "skipped")
+        return None
+    if max(abs(a - b) for a, b in zip(cut, xyxy, strict=True)) > 1:
+        problems.add(where, f"box {shown} leaves the {width}x{height} image", "cut at its edge")
+    return cut
+
+
+def existing_folder(path: str | Path, key: str) -> Path:
+    """`path` as an absolute folder; a UserError if it is none."""
+    place = Path(path).expanduser()
+    if not place.is_dir():
+        raise UserError(f"{place} is not a folder; give an existing one as {key}=PATH")
+    return place.resolve()
+
+
+def inside(folder: Path, name: str, where: str) -> Path:
+    """`folder / name`, for a name that an annotation gives: it must not lead out of the folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(f"{where}: {name} leads out of {folder}; correct the name")
+    return folder / name

@@ -1,0 +1,165 @@
+"""Batches of views in an order that is a function of (seed, epoch)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from visrep import dist
+from visrep.data.datasets import ImageDataset
+from visrep.data.images import BrokenImages, read_or_next
+from visrep.data.views import Views
+from visrep.errors import ConfigError
+from visrep.seeds import derive_seed, epoch_order
+
+
+class Loader:
+    """Endless training batches, from any step on.
+
+    Images that are all of one size and in memory are cut on the device, in one batch; others are
+    decoded and cut to their crop boxes by worker processes. Both use the same parameters, which are
+    a function of (seed, step, position in the whole batch), so neither the number of workers nor
+    that of processes changes a view.
+
+    Args:
+        dataset: the images.
+        views: the recipe.
+        batch_size: images of one step over all processes.
+        seed: of the run.
+        workers: decoding processes, 0 for none; unused when the images are in memory.
+        device: where views are made.
+        indices: the samples to use, int64; None for all.
+        continuous: False: every epoch drops its last partial batch. True: batches run on over the
+            ends of epochs (SimCLR's finetuning reads its data so), which allows a batch larger
+            than the data.
+        max_broken: share of broken images, counted and replaced by the next good one, above which
+            the run stops.
+
+    Raises:
+        ConfigError: the batch does not divide over the processes, or is larger than the data.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        *,
+        views: Views,
+        batch_size: int,
+        seed: int,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
+        indices: Tensor | None = None,
+        continuous: bool = False,
+        max_broken: float = 0.001,
+    ) -> None:
+        self.dataset = dataset
+        self.views = views
+        self.batch_size = batch_size
+        self.seed = seed
+        self.workers = workers
+        self.device = torch.device(device)
+        self.indices = torch.arange(len(dataset)) if indices is None else indices
+        self.continuous = continuous
+        self.broken = BrokenImages(limit_share=max_broken, total=len(self.indices))
+        processes = dist.world_size()
+        if batch_size % processes:
+            raise ConfigError(
+                f"batch_size={batch_size} does not divide over {processes} processes: choose a "
+                f"multiple of {processes}"
+            )
+        if not continuous and batch_size > len(self.indices):
+            raise ConfigError(
+                f"batch_size={batch_size} is larger than the data: {dataset.name} has "
+                f"{len(self.indices)} images; choose a smaller batch"
+            )
+        share = batch_size // processes
+        self.slice = slice(dist.rank() * share, (dist.rank() + 1) * share)
+        self.images = None if dataset.images is None else dataset.images.to(self.device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in one pass over the data, at least 1."""
+        return max(1, len(self.indices) // self.batch_size)
+
+    def samples_of(self, step: int) -> Tensor:
+        """Indices into the data set of the whole batch of `step`, int64."""
+        size = len(self.indices)
+        if not self.continuous:
+            epoch, batch = divmod(step, self.steps_per_epoch)
+            order = self._order(epoch)
+            return self.indices[order[batch * self.batch_size : (batch + 1) * self.batch_size]]
+        first = step * self.batch_size
+        epochs = range(first // size, (first + self.batch_size - 1) // size + 1)
+        stream = torch.cat([self._order(epoch) for epoch in epochs])
+        start = first - epochs[0] * size
+        return self.indices[stream[start : start + self.batch_size]]
+
+    def _order(self, epoch: int) -> Tensor:
+        return epoch_order(len(self.indices), seed=self.seed, epoch=epoch)
+
+    def iterate(self, start_step: int) -> Iterator[dict[str, Any]]:
+        """This process' share of every batch from `start_step` on, for ever.
+
+        Yields:
+            views: V tensors n x 3 x h x w, float, on the device; index: n, int64; label: n, int64,
+            or absent; size: n; seed: the step's, the same on all processes.
+        """
+        if self.images is not None:
+            step = start_step
+            while True:
+                index = self.samples_of(step)[self.slice]
+                yield self._batch(step, index, self.images[index])
+                step += 1
+        for step, index, crops, broken in DataLoader(
+            _Crops(self, start_step),
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            prefetch_factor=2 if self.workers else None,
+        ):
+            for file, reason in broken:
+                self.broken.record(file, reason)
+            crops = [crop.to(self.device, non_blocking=True) for crop in crops]
+            yield self._batch(step, index, crops)
+
+    def _batch(self, step: int, index: Tensor, images: Tensor | list[Tensor]) -> dict[str, Any]:
+        params = self.views.draw(seed=self.seed, step=step, batch=self.batch_size)
+        batch = {
+            "views": self.views(images, params[self.slice]),
+            "index": index.to(self.device),
+            "size": len(index),
+            "seed": derive_seed(self.seed, "step", step),
+        }
+        if self.dataset.labels is not None:
+            batch["label"] = self.dataset.labels[index].to(self.device)
+        return batch
+
+
+class _Crops(Dataset):
+    """Item i is step `start + i` of a loader: decoded and cut, uint8.
+
+    One item is one whole batch, so a worker draws a step's parameters once.
+    """
+
+    def __init__(self, loader: Loader, start: int) -> None:
+        self.loader = loader
+        self.start = start
+
+    def __len__(self) -> int:
+        return 2**62
+
+    def __getitem__(self, item: int) -> tuple[int, Tensor, list[Tensor], list[tuple[str, str]]]:
+        loader = self.loader
+        step = self.start + item
+        params = loader.views.draw(seed=loader.seed, step=step, batch=loader.batch_size)
+        params = params[loader.slice]
+        samples, index, broken = [], [], []
+        for position, wanted in enumerate(loader.samples_of(step)[loader.slice].tolist()):
+            image, found, passed_over = read_or_next(loader.dataset, wanted)
+            samples.append(loader.views.crop(image, params, position))
+            index.append(found)
+            broken += [(error.file, error.reason) for error in passed_over]
+        crops = [torch.stack(view) for view in zip(*samples, strict=True)]
+        return step, torch.tensor(index), crops, broken

@@ -1,0 +1,146 @@
+"""PASCAL VOC as images with several labels: which classes are in an image, and which may be.
+
+`ImageSets/Main/CLASS_SPLIT.txt` has an id and 1 (present), -1 (absent) or 0 (only difficult
+objects) on each line. Where these lists are missing, the same is worked out from the annotations.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from visrep.data.boxes import existing_folder, inside
+from visrep.data.datasets import ImageDataset, ImageFiles
+from visrep.data.images import SUFFIXES
+from visrep.data.voc import read_voc
+from visrep.errors import ConfigError, UserError
+
+
+class MultiLabelImages(ImageFiles):
+    """Image files with several labels each.
+
+    Attributes:
+        targets: int8 N x C: 1 the class is there, -1 it is not, 0 the image is not counted for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: Path,
+        files: Sequence[str],
+        targets: Tensor,
+        classes: Sequence[str],
+    ) -> None:
+        super().__init__(name=name, root=root, files=files, classes=classes)
+        self.targets = targets
+
+
+def voc_labels(
+    root: str | None, *, split: str, classes: Sequence[str] | None = None
+) -> MultiLabelImages:
+    """The images of `root/ImageSets/Main/SPLIT.txt` (or of its lists per class) with their targets.
+
+    Args:
+        root: the folder that holds Annotations or ImageSets, and JPEGImages.
+        split: train, val, trainval, test, or one's own.
+        classes: their names in order; None = those that have a list of this split, sorted; without
+            any, the names found in the annotations.
+
+    Raises:
+        UserError: a folder, list or image is missing, or a line cannot be read.
+    """
+    if root is None:
+        raise ConfigError("this data needs a folder: add data.root=PATH")
+    place = existing_folder(root, "data.root")
+    lists = place / "ImageSets" / "Main"
+    names = [str(name) for name in classes] if classes is not None else _listed(lists, split)
+    paths = {name: inside(lists, f"{name}_{split}.txt", f"class {name}") for name in names}
+    if names and all(path.is_file() for path in paths.values()):
+        ids, targets = _from_lists(paths)
+    else:
+        names, ids, targets = _from_annotations(place, split, classes)
+    return MultiLabelImages(
+        name=f"{place.name}/{split}",
+        root=place / "JPEGImages",
+        files=[_file(place / "JPEGImages", id_) for id_ in ids],
+        targets=targets,
+        classes=names,
+    )
+
+
+def shared_targets(train: MultiLabelImages, test: ImageDataset | None) -> list[str]:
+    """The classes that both parts have, in their order.
+
+    Raises:
+        ConfigError: there is no such test set, or its classes differ.
+    """
+    if not isinstance(test, MultiLabelImages):
+        raise ConfigError(f"{train.name} comes without a test set of the same kind: choose data=")
+    if train.classes != test.classes:
+        raise ConfigError(
+            f"{train.name} and {test.name} have different classes: use two parts of one data set"
+        )
+    assert train.classes is not None
+    return train.classes
+
+
+def _listed(lists: Path, split: str) -> list[str]:
+    """Classes that have a list of `split`."""
+    end = f"_{split}"
+    return sorted(file.stem.removesuffix(end) for file in lists.glob(f"*{end}.txt"))
+
+
+def _from_lists(paths: dict[str, Path]) -> tuple[list[str], Tensor]:
+    """Ids in the first list's order, and int8 N x C."""
+    columns = [_read_list(path) for path in paths.values()]
+    ids = list(columns[0])
+    for path, column in zip(paths.values(), columns, strict=True):
+        if column.keys() != columns[0].keys():
+            odd = sorted(column.keys() ^ columns[0].keys())[0]
+            raise UserError(
+                f"{path} and {next(iter(paths.values()))} list different images, such as {odd}; "
+                "the lists of a split must agree"
+            )
+    rows = [[column[id_] for column in columns] for id_ in ids]
+    return ids, torch.tensor(rows, dtype=torch.int8)
+
+
+def _read_list(path: Path) -> dict[str, int]:
+    found: dict[str, int] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read list {path}: {error}; give a list of ids") from error
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 2 or words[1] not in ("1", "+1", "0", "-1"):
+            raise UserError(f"{path}:{number}: {line.strip()!r} is no id with 1, 0 or -1 after it")
+        if words[0] in found:
+            raise UserError(f"{path}:{number}: {words[0]} is listed twice; remove one")
+        found[words[0]] = int(words[1])
+    if not found:
+        raise UserError(f"list {path} has no ids; put one on each line")
+    return found
+
+
+def _from_annotations(
+    place: Path, split: str, classes: Sequence[str] | None
+) -> tuple[list[str], list[str], Tensor]:
+    """Classes, ids, and int8 N x C: 1 where an object is, 0 where only difficult ones are."""
+    data = read_voc(place, split, classes=classes)
+    targets = torch.full((len(data.records), len(data.classes)), -1, dtype=torch.int8)
+    for row, record in zip(targets, data.records, strict=True):
+        for box in record.boxes:
+            row[box.category] = max(int(row[box.category]), 0 if box.difficult else 1)
+    return data.classes, [record.id for record in data.records], targets
+
+
+def _file(images: Path, id_: str) -> str:
+    for suffix in (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)):
+        if inside(images, f"{id_}{suffix}", f"image {id_}").is_file():
+            return f"{id_}{suffix}"
+    raise UserError(f"{images / id_}.jpg (or .png ...) is not there; add it or remove the id")

@@ -1,0 +1,238 @@
+"""The one training loop: pretraining, finetuning, distillation and the torchvision detector.
+
+    views -> forward -> backward -> before_update -> optimizer step -> after_update
+
+Everything random is a function of (seed, step), so a snapshot holds the task, the optimizer and the
+step, and a run that was killed continues with the very numbers it would have had.
+"""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from fvcore.common.param_scheduler import ParamScheduler
+from torch import Tensor, nn
+
+from visrep import dist
+from visrep.engine import parallel
+from visrep.engine.hooks import Hook
+from visrep.engine.precision import autocast_dtype
+from visrep.engine.run import Interrupted
+from visrep.engine.task import Progress, Task
+from visrep.engine.writers import Meter, Writer
+from visrep.errors import ConfigError, Diverged
+from visrep.optim import set_learning_rate
+from visrep.weights import snapshot
+
+log = logging.getLogger("visrep")
+
+
+class Batches(Protocol):
+    """A source of batches that can start at any step."""
+
+    def iterate(self, start_step: int) -> Iterator[dict[str, Any]]:
+        """Batches of this process from `start_step` on, for ever."""
+        ...
+
+
+class Trainer:
+    """Runs `task` for `total_steps` updates.
+
+    Args:
+        task: an `nn.Module` that satisfies `Task`.
+        optimizer: its parameter groups hold the peak learning rates.
+        schedule: a function of step/total in [0, 1] that multiplies every group's rate; a group
+            with `fixed_lr=True` keeps its own.
+        batches: the source of (micro-)batches.
+        total_steps: number of updates.
+        out: run folder; None keeps nothing on disk.
+        device: where the task runs.
+        precision: auto, fp32 or bf16.
+        accumulate: micro-batches per update; the loss is their mean.
+        snapshot_every: updates between snapshots, 0 for none; one is always written at the end
+            when it is not 0.
+        log_every: updates between two lines of metrics.
+        hooks: observers, called after every update.
+        writers: where metrics go.
+
+    Raises:
+        ConfigError: accumulation with a loss that couples the samples of a batch: the union of the
+            micro-batches would not be the larger batch that was asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: ParamScheduler | Callable[[float], float],
+        batches: Batches,
+        total_steps: int,
+        device: torch.device | str = "cpu",
+        out: Path | None = None,
+        precision: str = "auto",
+        accumulate: int = 1,
+        snapshot_every: int = 0,
+        log_every: int = 10,
+        hooks: Sequence[Hook] = (),
+        writers: Sequence[Writer] = (),
+    ) -> None:
+        if accumulate > 1 and getattr(task, "coupled", False):
+            raise ConfigError(
+                f"accumulate={accumulate}: the loss of {type(task).__name__} couples the samples "
+                "of a batch, so accumulated small batches are not a larger one; use accumulate=1"
+            )
+        if total_steps < 1:
+            raise ConfigError("there is nothing to train: the run has no step; raise the epochs")
+        self.device = torch.device(device)
+        self.task: nn.Module = task.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.batches = batches
+        self.total_steps = total_steps
+        self.out = out
+        self.dtype = autocast_dtype(precision, self.device)
+        self.accumulate = accumulate
+        self.snapshot_every = snapshot_every
+        self.log_every = log_every
+        self.hooks = list(hooks)
+        self.writers = list(writers)
+        self.step = 0  # updates done
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self._signal: int | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """Updates done, of all."""
+        return Progress(self.step, self.total_steps)
+
+    def fit(self) -> dict[str, float]:
+        """Train from the newest snapshot, or from the start; returns the last logged metrics.
+
+        Raises:
+            Diverged: the loss is not finite.
+            Interrupted: SIGINT or SIGTERM arrived; a snapshot was saved first.
+        """
+        self._resume()
+        assert isinstance(self.task, Task)
+        model = parallel.wrap(self.task)
+        meter = Meter(start=self.step, total=self.total_steps)
+        stream = self.batches.iterate(self.step * self.accumulate)
+        last: dict[str, float] = {}
+        self.task.train()
+        handlers = self._catch_signals()
+        try:
+            for hook in self.hooks:
+                hook.before_training(self)
+            while self.step < self.total_steps:
+                set_learning_rate(self.optimizer, self.schedule(self.step / self.total_steps))
+                outputs = self._update(model, stream, meter)
+                self.step += 1
+                if self.step % self.log_every == 0 or self.step == self.total_steps:
+                    last = self._log(meter, outputs)
+                for hook in self.hooks:
+                    hook.after_step(self)
+                if self._signal is not None:
+                    self._save(outputs)
+                    raise Interrupted(self._signal)
+                if self.snapshot_every and (
+                    self.step % self.snapshot_every == 0 or self.step == self.total_steps
+                ):
+                    self._save(outputs)
+            for hook in self.hooks:
+                hook.after_training(self)
+        finally:
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
+            for writer in self.writers:
+                writer.close()
+        return last
+
+    def write(self, metrics: dict[str, float]) -> None:
+        """Hand metrics of the present step to every writer (main process only)."""
+        if dist.is_main():
+            for writer in self.writers:
+                writer.write(self.step, metrics)
+
+    def _update(
+        self, model: nn.Module, stream: Iterator[dict[str, Any]], meter: Meter
+    ) -> dict[str, Tensor]:
+        images = 0
+        for micro in range(self.accumulate):
+            started = time.perf_counter()
+            batch = next(stream)
+            meter.data_time += time.perf_counter() - started
+            images += int(batch["size"]) * dist.world_size()
+            with (
+                parallel.no_sync(model, micro < self.accumulate - 1),
+                torch.autocast(
+                    self.device.type, dtype=self.dtype or torch.bfloat16, enabled=bool(self.dtype)
+                ),
+            ):
+                outputs = model(batch)
+                loss = outputs["loss"] / self.accumulate
+            with parallel.no_sync(model, micro < self.accumulate - 1):
+                loss.backward()
+            meter.add(outputs)
+        meter.images += images
+        self.task.before_update(self.progress)  # type: ignore[operator]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.task.after_update(Progress(self.step + 1, self.total_steps))  # type: ignore[operator]
+        return outputs
+
+    def _log(self, meter: Meter, outputs: dict[str, Tensor]) -> dict[str, float]:
+        metrics = meter.read(self.step)
+        metrics["lr"] = float(self.optimizer.param_groups[0]["lr"])
+        self._require_finite(metrics["loss"])
+        self.write(metrics)
+        return metrics
+
+    def _require_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"the loss is {loss} at step {self.step}: lower the learning rate (optim.lr), or "
+                "lengthen the warm-up; the last good snapshot is kept"
+            )
+
+    # Snapshots
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs."""
+        return {"task": self.task.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def _save(self, outputs: dict[str, Tensor]) -> None:
+        if self.out is None:
+            return
+        self._require_finite(float(outputs["loss"].detach()))  # what is kept must be worth keeping
+        if dist.is_main():
+            snapshot.save(self.out / "snapshots", self.step, self.state())
+        dist.barrier()
+
+    def _resume(self) -> None:
+        found = snapshot.latest(self.out / "snapshots") if self.out is not None else None
+        if found is None:
+            return
+        self.step, state = found
+        self.task.load_state_dict(state["task"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for writer in self.writers:
+            writer.rewind(self.step)
+        log.info("resumed from the snapshot of step %d/%d", self.step, self.total_steps)
+
+    def _catch_signals(self) -> dict[int, Any]:
+        def note(signum: int, _frame: object) -> None:
+            self._signal = signum
+
+        try:
+            return {
+                signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)
+            }
+        except ValueError:  # not in the main thread: whoever started us handles signals
+            return {}

@@ -1,0 +1,169 @@
+"""Where metrics go: the console, `metrics.jsonl`, TensorBoard."""
+
+import json
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from visrep import files
+
+log = logging.getLogger("visrep")
+
+
+class Writer(Protocol):
+    """Takes the metrics of a step."""
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Note `metrics`, measured after `step` updates."""
+        ...
+
+    def rewind(self, step: int) -> None:
+        """Training goes on from `step`: forget what was noted later."""
+        ...
+
+    def close(self) -> None:
+        """Training is over."""
+        ...
+
+
+class Meter:
+    """Means of logged scalars since the last reading, with speed and time to go.
+
+    The sums stay on the device: only a reading waits for it.
+    """
+
+    def __init__(self, *, start: int, total: int) -> None:
+        self.total = total
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self.images = 0
+        self.data_time = 0.0
+        self.last_step = start
+        self.last_time = time.perf_counter()
+
+    def add(self, outputs: dict[str, Tensor]) -> None:
+        """Add the scalars of one forward pass."""
+        for name, value in outputs.items():
+            value = torch.as_tensor(value).detach().float()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.count += 1
+
+    def read(self, step: int) -> dict[str, float]:
+        """The means, images per second, share of time spent waiting for data, seconds to go."""
+        metrics = {name: float(value) / self.count for name, value in self.sums.items()}
+        now = time.perf_counter()
+        elapsed = max(now - self.last_time, 1e-9)
+        steps = max(step - self.last_step, 1)
+        metrics["images_per_s"] = self.images / elapsed
+        metrics["data_share"] = self.data_time / elapsed
+        metrics["eta_s"] = (self.total - step) * elapsed / steps
+        self.sums, self.count, self.images, self.data_time = {}, 0, 0, 0.0
+        self.last_step, self.last_time = step, now
+        return metrics
+
+
+class Console:
+    """A progress bar on a terminal, lines in a file: eta, step/total, loss, lr, images/s, data."""
+
+    def __init__(self, *, total: int, label: str) -> None:
+        self.total = total
+        self.label = label
+        self.bar = tqdm(total=total, desc=label, unit="step") if sys.stderr.isatty() else None
+        self._line_at = 0.0
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        shown = " ".join(
+            f"{name} {value:.4g}"
+            for name, value in metrics.items()
+            if name not in ("eta_s", "data_share", "images_per_s")
+        )
+        speed = ""
+        if "images_per_s" in metrics:
+            speed = f" {metrics['images_per_s']:.0f} images/s data {metrics['data_share']:.0%}"
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+            self.bar.set_postfix_str(shown + speed, refresh=False)
+            return
+        now = time.monotonic()
+        # A file wants a line now and then, not one per reading; evaluations are always shown.
+        if "loss" in metrics and now - self._line_at < 10 and step < self.total:
+            return
+        self._line_at = now
+        eta = f"eta {clock(metrics['eta_s'])} " if "eta_s" in metrics else ""
+        log.info("%s: %s%d/%d %s%s", self.label, eta, step, self.total, shown, speed)
+
+    def rewind(self, step: int) -> None:
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+class JsonLines:
+    """`metrics.jsonl`: one object per reading, with its step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        # Strict JSON has no NaN; what is not finite is left out.
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        with open(self.path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, **finite}) + "\n")
+
+    def rewind(self, step: int) -> None:
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError):
+                continue  # the line that the kill cut short
+        files.write_text(self.path, "".join(kept))
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class TensorBoard:
+    """Event files for TensorBoard; a resumed run hides what it trains again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.writer: Any = None  # imported late: it takes seconds
+        self.purge: int | None = None
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.folder), purge_step=self.purge)
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+
+    def rewind(self, step: int) -> None:
+        self.purge = step + 1
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()

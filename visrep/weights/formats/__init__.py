@@ -1,0 +1,72 @@
+"""The checkpoint formats that `weights=` understands, one module each.
+
+A module holds NAME, `recognise(tree) -> bool`, which looks at names of keys and metadata only, and
+`read(tree) -> EncoderFile`. To add a format, add its module and one line to FORMATS. A file must
+match exactly one: nothing is guessed.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from visrep.errors import UserError
+from visrep.weights.canonical import EncoderFile
+from visrep.weights.formats import torchvision, visrep_encoder
+from visrep.weights.torch_files import Tree, tensors_in
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of checkpoint: what it is called, how it is told, how it is read."""
+
+    name: str
+    recognise: Callable[[Tree], bool]
+    read: Callable[[Tree], EncoderFile]
+
+
+OURS = Format(visrep_encoder.NAME, visrep_encoder.recognise, visrep_encoder.read)
+FORMATS = [
+    OURS,
+    Format(torchvision.NAME, torchvision.recognise, torchvision.read),
+]
+
+
+def identify(tree: Tree) -> Format:
+    """The one format that `tree` has.
+
+    Raises:
+        UserError: none or several match; the message lists the prefixes found, with counts.
+    """
+    if OURS.recognise(tree):
+        return OURS  # its metadata say what it is; its names alone are torchvision's
+    matches = [kind for kind in FORMATS if kind.recognise(tree)]
+    if len(matches) == 1:
+        return matches[0]
+    found = f"found {prefixes(tree)}"
+    if matches:
+        names = " and ".join(kind.name for kind in matches)
+        raise UserError(f"{tree.path} fits several formats, {names}; {found}")
+    known = ", ".join(kind.name for kind in FORMATS)
+    raise UserError(f"{tree.path} fits none of the known formats ({known}); {found}")
+
+
+def prefixes(tree: Tree, *, most: int = 8) -> str:
+    """The first parts of the names of all tensors with their counts, the most frequent first."""
+    counts = Counter(_prefix(name) for name, _ in tensors_in(tree.value))
+    if not counts:
+        return "no tensor"
+    shown = [f"{name} {count}" for name, count in counts.most_common(most)]
+    rest = len(counts) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more prefixes" if rest > 0 else "")
+
+
+def _prefix(name: str) -> str:
+    if not name:
+        return "a single tensor"
+    containers, _, last = name.rpartition("/")
+    parts = last.split(".")
+    wrappers = 1 if parts[0] in ("module", "model") else 0
+    head = ".".join(parts[: wrappers + 1]) + ("." if len(parts) > wrappers + 1 else "")
+    text = f"{containers}/{head}" if containers else head
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,62 @@
+"""visrep's own encoder file."""
+
+import json
+from typing import Any
+
+from visrep.data.preprocess import Preprocess
+from visrep.errors import UserError
+from visrep.weights.canonical import FORMAT, EncoderFile, mismatch
+from visrep.weights.torch_files import AGAIN, Tree, float_tensor
+
+NAME = "visrep encoder"
+
+
+def recognise(tree: Tree) -> bool:
+    return tree.metadata.get("format", "").startswith("visrep-encoder/")
+
+
+def read(tree: Tree) -> EncoderFile:
+    """Raises UserError when the file is of another version, damaged or inconsistent."""
+    if tree.metadata["format"] != FORMAT:
+        raise UserError(
+            f"{tree.path} has the format {tree.metadata['format'][:40]!r}, this visrep reads "
+            f"{FORMAT}: upgrade visrep"
+        )
+    try:
+        stored = {key: json.loads(tree.metadata[key]) for key in _KINDS}
+        for key, kinds in _KINDS.items():
+            if not isinstance(stored[key], kinds):
+                raise UserError(f"{key} is not what it should be")
+        file = EncoderFile(
+            tensors={name: float_tensor(tree, name, t) for name, t in tree.value.items()},
+            **stored,
+        )
+        _check_classes(file.classes)
+        Preprocess.from_dict(file.preprocess)
+        problem = mismatch(file)
+    except KeyError as error:
+        raise UserError(f"{tree.path}: its metadata lacks {error}; {AGAIN}") from error
+    except (UserError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{tree.path}: {reason.removeprefix(f'{tree.path}: ')}") from error
+    if problem:
+        raise UserError(f"{tree.path}: {problem}; {AGAIN}")
+    if file.sha256 != tree.metadata.get("sha256"):
+        raise UserError(
+            f"{tree.path}: the weights do not agree with the sha256 stored beside them; {AGAIN}"
+        )
+    return file
+
+
+_KINDS: dict[str, Any] = {
+    "backbone": dict,
+    "preprocess": dict,
+    "head": (dict, type(None)),
+    "classes": (list, type(None)),
+    "source": dict,
+}
+
+
+def _check_classes(classes: list[Any] | None) -> None:
+    if classes is not None and not all(isinstance(name, str) for name in classes):
+        raise UserError("a class name is no text")

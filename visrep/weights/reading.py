@@ -1,0 +1,87 @@
+"""Any checkpoint in, an `EncoderFile` or a module out."""
+
+from pathlib import Path
+
+import torch
+
+from visrep.data.preprocess import Preprocess
+from visrep.errors import UserError
+from visrep.nn.heads import MLP
+from visrep.weights.canonical import (
+    Encoder,
+    EncoderFile,
+    LoadedClassifier,
+    build,
+    into_module,
+    require_finite,
+)
+from visrep.weights.formats import identify
+from visrep.weights.torch_files import read_tree
+
+
+def read_weights(path: str | Path) -> EncoderFile:
+    """Read an encoder file or another checkpoint, told by its content. Nothing in it is executed.
+
+    Raises:
+        UserError: there is no such file, it is damaged, of no known format, of an architecture
+            that visrep does not hold, or its weights are not finite.
+    """
+    tree = read_tree(path)
+    kind = identify(tree)
+    file = kind.read(tree)
+    file.kind = kind.name
+    require_finite(file, tree.path)
+    return file
+
+
+def load_encoder(path: str | Path) -> Encoder:
+    """The encoder of `path` in eval mode: N x 3 x H x W, normalised as its `.preprocess` says, to
+    N x D. `.sha256` names the weights of the file.
+
+    Raises:
+        UserError: as `read_weights`.
+    """
+    return encoder_of(read_weights(path))
+
+
+def load_classifier(path: str | Path) -> LoadedClassifier:
+    """Encoder, head and classifier of `path` in eval mode: N x 3 x H x W to N x classes logits.
+
+    Raises:
+        UserError: as `read_weights`; or the file holds no classifier.
+    """
+    file = read_weights(path)
+    if not file.part("fc"):
+        raise UserError(
+            f"{path} holds an encoder without a classifier: make one with visrep finetune"
+        )
+    return classifier_of(file)
+
+
+def encoder_of(file: EncoderFile) -> Encoder:
+    """The encoder of `file` in eval mode; it shares the memory of the file's tensors."""
+    encoder = build(file.backbone, Encoder)
+    assert isinstance(encoder, Encoder)
+    into_module(encoder, file.part(""))
+    encoder.preprocess = Preprocess.from_dict(file.preprocess)
+    encoder.sha256 = file.sha256
+    return encoder.eval()
+
+
+def classifier_of(file: EncoderFile) -> LoadedClassifier:
+    """The classifier of `file` in eval mode; it shares the memory of the file's tensors."""
+    with torch.device("meta"):
+        module = LoadedClassifier(
+            encoder=build(file.backbone),
+            head=None if file.head is None else MLP(**file.head),
+            classes=len(file.tensors["fc.weight"]),
+            zero_init=False,
+        )
+    tensors = {f"encoder.{name}": tensor for name, tensor in file.part("").items()}
+    for prefix in ("head", "fc"):
+        tensors |= {f"{prefix}.{name}": tensor for name, tensor in file.part(prefix).items()}
+    into_module(module, tensors)
+    module.preprocess = Preprocess.from_dict(file.preprocess)
+    module.classes = file.classes
+    module.sha256 = file.sha256
+    return module.eval()
