@@ -113,7 +113,7 @@ def test_detectron2_appears_in_its_files_inside_functions():
         "transfer.detect_d2",
         "transfer.d2_backbone",
         "transfer.d2_heads",
-        "transfer.d2_settings",
+        "transfer.d2_data",
         "transfer.d2_verify",
     )
     assert not offenders(lambda module: module in allowed, lambda name: under(name, "detectron2"))

@@ -154,9 +154,9 @@ def run_all(jobs: Sequence[Job], out: Path, *, slots: int) -> None:
     total = sum(job.seconds for job in jobs)
     bar = tqdm(
         total=round(total),
-        bar_format="{percentage:3.0f}% |{bar:30}| {elapsed} eta {postfix}",
+        bar_format="{percentage:3.0f}% |{bar:30}| {elapsed}{postfix}",
         file=sys.stdout,
-        mininterval=1 if sys.stdout.isatty() else 20,
+        disable=not sys.stdout.isatty(),  # in a file, the line of each finished step tells the rest
     )
     finished = 0.0
     with ThreadPoolExecutor(slots) as pool:
@@ -174,15 +174,17 @@ def run_all(jobs: Sequence[Job], out: Path, *, slots: int) -> None:
                     done.add(job.name)
                     finished += job.seconds
                     took = f"{time.monotonic() - begun:.0f} s" if fresh else "there already"
-                    bar.write(f"  {job.name:32} {_outcome(out, job):40} {took}", file=sys.stdout)
+                    left = f"{100 * finished / total:.0f} %, eta {_eta(total - finished, slots)}"
+                    line = f"  {job.name:32} {_outcome(out, job):24} {took:>14}   {left}"
+                    bar.write(line.rstrip(), file=sys.stdout)
+                    sys.stdout.flush()
                 partly = sum(
                     min(time.monotonic() - begun, 0.95 * job.seconds)
                     for job, begun in running.values()
                 )
-                bar.n = min(round(finished + partly), bar.total)
-                left = (total - finished - partly) / slots
-                bar.set_postfix_str(f"{left / 60:.0f} min", refresh=False)
-                bar.refresh() if sys.stdout.isatty() else bar.update(0)
+                bar.n = min(round(finished + partly), round(total))
+                bar.set_postfix_str(f"eta {_eta(total - finished - partly, slots)}", refresh=False)
+                bar.refresh()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(_processes):
@@ -190,6 +192,10 @@ def run_all(jobs: Sequence[Job], out: Path, *, slots: int) -> None:
             raise
         finally:
             bar.close()
+
+
+def _eta(seconds: float, slots: int) -> str:
+    return f"{max(seconds, 0) / slots / 60:.1f} min"
 
 
 _processes: set[subprocess.Popen[bytes]] = set()

@@ -6,6 +6,7 @@ and an SVM, in a folder of its own below DIR; a second call makes only what is m
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
@@ -42,6 +43,8 @@ def main(cfg: DictConfig) -> None:
     measured = {point: _measured(cfg, point, run) for point in points}
     untrained = _evaluated(cfg, points[0], run, init="random")
     for point, record in [*measured.items(), (None, untrained)]:
+        sizes = {} if point is None else {"classes": point.classes, "samples": point.samples}
+        extra: dict[str, Any] = {"steps": int(cfg.steps), **sizes}
         run.record(
             task="exemplar_curve",
             dataset=record.dataset,
@@ -49,8 +52,7 @@ def main(cfg: DictConfig) -> None:
             value=record.value,
             weights=record.weights,
             init=record.init,
-            steps=int(cfg.steps),
-            **({} if point is None else {"classes": point.classes, "samples": point.samples}),
+            **extra,
         )
     values = {point: record.value for point, record in measured.items()}
     picture = draw(values, untrained.value, fixed=_fixed(cfg), title=untrained.dataset)

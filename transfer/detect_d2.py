@@ -233,6 +233,8 @@ def _report(run: Run, protocol: Protocol, *, start: int, log_every: int) -> Any:
                 writer.rewind(start)
 
         def after_step(self) -> None:
+            if not dist.is_main():  # Detectron2 notes the losses on the main process only
+                return
             step = self.trainer.iter + 1
             latest = {k: v for k, (v, _) in self.trainer.storage.latest().items()}
             losses = {k: v for k, v in latest.items() if k.startswith("loss_")}

@@ -116,7 +116,7 @@ class Protocol:
         for name in ("rpn_pre_nms", "rpn_post_nms"):
             if len(getattr(self, name)) != 2:
                 raise ConfigError(f"{name}={list(getattr(self, name))}: [in training, in testing]")
-        if self.head == "fpn" and self.fpn_first not in (1, 2, 3):
+        if self.fpn_first not in (1, 2, 3):
             raise ConfigError(f"fpn_first={self.fpn_first}: the first layer of the pyramid, 1 to 3")
 
     @classmethod

@@ -28,6 +28,10 @@ COMMANDS = {
     "report": ("visrep.tools.report", "one self-contained page of all results"),
     "views": ("visrep.tools.show_views", "a picture of the augmented views"),
     "splits": ("visrep.tools.make_splits", "write a class-balanced list of labelled images"),
+    "exemplar_curve": (
+        "visrep.tools.exemplar_curve",
+        "Exemplar-CNN's accuracy over the number of classes and of samples",
+    ),
     "benchmark": ("visrep.tools.benchmark", "measure speed on this machine"),
     "doctor": ("visrep.tools.doctor", "what is installed here, and what would not work"),
 }
@@ -157,7 +161,7 @@ def _first_of(override: str) -> str:
 
 def _overview() -> str:
     lines = ["usage: visrep COMMAND key=value ...", ""]
-    lines += [f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()]
+    lines += [f"  {name:14} {text}" for name, (_, text) in COMMANDS.items()]
     lines += ["", "visrep COMMAND --help    its settings", "visrep COMMAND --dry-run   resolved"]
     return "\n".join(lines)
 

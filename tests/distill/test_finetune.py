@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from distill import finetune
-from distill.finetune import Finetune, labelled, starting_point
+from distill.finetune import Finetune, labelled, settle, starting_point
 from tests.small_data import CLASSES, composed, preprocess, tiny_net, write_encoder, write_folder
 from visrep import optim, results
+from visrep.config import compose
 from visrep.data.datasets import image_folder
 from visrep.errors import ConfigError, UserError
 from visrep.nn.classifier import Classifier
@@ -151,6 +152,42 @@ def test_labels_are_a_balanced_share_all_or_a_list(tmp_path: Path) -> None:
     assert labelled(train, str(tmp_path / "list.txt"), draw=0).tolist() == [7, 3]
     with pytest.raises(UserError, match="none.txt"):
         labelled(train, str(tmp_path / "none.txt"), draw=0)
+
+
+@pytest.mark.parametrize(
+    ("share", "epochs", "selector"),
+    [
+        (0.001, 60, 1),
+        (12811 / 1281167, 60, 1),
+        (0.05, 60, 1),
+        (128116 / 1281167, 30, 1),
+        (1, 30, 0),
+    ],
+)
+def test_imagenets_epochs_and_selector_follow_the_share(
+    share: float, epochs: int, selector: int
+) -> None:
+    required = ["weights=x", "out=x", "data=imagenet", "data.root=x"]
+    cfg, _ = compose("finetune", required)
+    settle(cfg, share=share)
+    assert (cfg.epochs, cfg.selector, cfg.optim.lr) == (epochs, selector, 0.005)
+    typed, _ = compose("finetune", [*required, "epochs=7", "selector=2"])
+    settle(typed, share=share)
+    assert (typed.epochs, typed.selector) == (7, 2)
+    scratch, _ = compose("finetune", [*required, "init=random"])
+    settle(scratch, share=share)
+    assert scratch.selector == 0
+
+
+def test_setting_without_a_value_is_refused() -> None:
+    cfg, _ = compose("finetune", ["weights=x", "out=x"])
+    cfg.by_share = {0.1: {"epochs": 3, "selector": 1}}
+    with pytest.raises(ConfigError, match=r"add optim\.lr="):
+        settle(cfg, share=0.1)
+    cfg, _ = compose("finetune", ["weights=x", "out=x"])
+    cfg.by_share = {}
+    with pytest.raises(ConfigError, match="selector has no value"):
+        settle(cfg, share=0.1)
 
 
 def test_command_writes_a_classifier_and_what_it_used(tmp_path: Path, weights: Path) -> None:

@@ -35,11 +35,8 @@ MOST_COPIES = 2**20
 class Params:
     """What was drawn for n samples, float32 on the CPU.
 
-    Attributes:
-        zoom: n; angle: n, radians; shift: n x 2, in sides of the patch.
-        pca: n x 3, factors of the components of colour.
-        power, factor, offset: n x 2, of saturation and value.
-        hue: n, turns.
+    zoom n; angle n, radians; shift n x 2, in sides of the patch; pca n x 3, of the components of
+    colour; power, factor, offset n x 2, of saturation and value; hue n, turns.
     """
 
     zoom: Tensor
@@ -190,9 +187,8 @@ class Exemplars:
 class ExemplarLoader:
     """Endless batches of samples of surrogate classes, from any step on.
 
-    The seeds are drawn from all images before the first batch; every process draws the same. The
-    arguments are those of `visrep.data.loader.Loader`; `workers` has nothing to do, as the windows
-    are in memory.
+    Seeds are drawn before the first batch, the same on every process. The arguments are those of
+    `visrep.data.loader.Loader`; `workers` has nothing to do, as the windows are in memory.
 
     Raises:
         ConfigError: the batch does not divide over the processes.

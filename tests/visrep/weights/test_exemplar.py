@@ -65,18 +65,21 @@ def test_a_command_that_needs_a_resnet_refuses_it_in_one_line(path: Path) -> Non
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_damage_is_told(path: Path) -> None:
-    for other, message in (
-        (changed(path, backbone=json.dumps({"net": "huge"})), "net=huge"),
-        (changed(path, backbone=json.dumps({"net": "large"})), "lacks"),
-        (changed(path, preprocess="{"), "preprocessing"),
-        (changed(path, tensors={"conv1.bias": torch.full((64,), torch.nan)}), "NaN"),
-        (changed(path, tensors={"conv1.bias": torch.ones(64)}), "sha256"),
-        (changed(path, tensors={"conv1.bias": torch.ones(63)}), "conv1.bias is 63"),
-        (changed(path, tensors={"more": torch.ones(63)}), "unknown more"),
-    ):
-        with pytest.raises(UserError, match=message):
-            read_exemplar(other)
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "message"),
+    [
+        ({}, {"backbone": json.dumps({"net": "huge"})}, "net=huge"),
+        ({}, {"backbone": json.dumps({"net": "large"})}, "lacks"),
+        ({}, {"preprocess": "{"}, "preprocessing"),
+        ({"conv1.bias": torch.full((64,), torch.nan)}, {}, "NaN"),
+        ({"conv1.bias": torch.ones(64)}, {}, "sha256"),
+        ({"conv1.bias": torch.ones(63)}, {}, "conv1.bias is 63"),
+        ({"more": torch.ones(63)}, {}, "unknown more"),
+    ],
+)
+def test_damage_is_told(path: Path, tensors: dict, metadata: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_exemplar(changed(path, tensors=tensors, **metadata))
 
 
 def test_nothing_is_left_of_weights_that_are_not_finite(net: ExemplarNet, tmp_path: Path) -> None:
