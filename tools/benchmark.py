@@ -77,7 +77,7 @@ def benchmark_step(cfg: DictConfig, run: Run) -> None:
     dtype = autocast_dtype(cfg.precision, run.device) or torch.float32
     size = tuple(data.images.shape[-2:]) if data.images is not None else "?"
     run.log.info(
-        "%s at %s, batch %d, two views, %s: bare encoder step %.1f ms, whole step %.1f ms, "
+        "ResNet-%s at %s, batch %d, two views, %s: bare encoder step %.1f ms, whole step %.1f ms, "
         "ratio %.3f; %.0f images/s",
         cfg.backbone.get("depth", "?"),
         size,
