@@ -55,8 +55,9 @@ def main(cfg: DictConfig) -> None:
 def chain(out: Path, cfg: DictConfig) -> list[Job]:
     """The jobs of the demo, in an order that respects their needs."""
     pretraining = ("pretrain", "data=scenes", f"method={cfg.method}", f"backbone={cfg.backbone}")
+    epochs = () if cfg.epochs is None else (f"epochs={cfg.epochs}",)
     jobs = [
-        Job("pretrain", pretraining, (), 200),
+        Job("pretrain", (*pretraining, *epochs), (), 200),
         # The baselines need the architecture only, so they need not wait for the pretraining.
         Job("untrained", (*pretraining, "steps=0"), (), 6),
         Job("views", ("views", "data=scenes", "views=scenes"), (), 5),

@@ -30,7 +30,7 @@ def warmup_cosine(
 
     The value of step t < warmup is start + (1 - start) t / warmup, so 0 at step 0 of a plain
     warm-up and 1 at step `warmup`; after that, with s = (t - warmup) / (total - warmup), it is
-    final + (1 - final) (1 + cos(pi s)) / 2 (SIMCLRV2 and BYOL code). `final` itself would be
+    final + (1 - final) (1 + cos(pi s)) / 2 (SimCLR v2, BYOL). `final` itself would be
     reached at step `total`, which is not run. `every` holds the cosine for so many steps (an epoch
     in MoCo and SimSiam).
 

@@ -1,4 +1,4 @@
-"""Known answers of SIMCLRV2 H.2 (5, 6, 10, 15) and what must not happen to a teacher."""
+"""Known answers of the distillation loss and what must not happen to a teacher."""
 
 import math
 

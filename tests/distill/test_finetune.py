@@ -118,7 +118,7 @@ def test_everything_moves_but_a_kept_head(train_head: bool) -> None:
 
 
 def test_64_images_are_learnt_by_heart() -> None:
-    """SIMCLRV2 H.2, 17, with the recipe's optimizer at a rate for so small a net."""
+    """A scale check without ImageNet, with the recipe's optimizer at a rate for so small a net."""
     net = classifier()
     task = Finetune(classifier=net).train()
     optimizer, schedule = optim.build(

@@ -1,4 +1,4 @@
-"""Step counts, learning rates and curve of the released SimCLR v2 checkpoints (SIMCLRV2 C.1)."""
+"""Step counts, learning rates and curve of the released SimCLR v2 checkpoints."""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ def parameter(*values: float) -> nn.Parameter:
 def test_lars_two_steps_of_the_published_example() -> None:
     w = parameter(3, 4)
     opt = optim.LARS([w], lr=0.16)
-    for want in ((2.99952, 3.99936), (2.9986080768, 3.9981441024)):  # SIMCLRV2 H.2 4
+    for want in ((2.99952, 3.99936), (2.9986080768, 3.9981441024)):  # SimCLR v2's code
         w.grad = torch.tensor([0.6, 0.8], dtype=torch.float64)
         opt.step()
         torch.testing.assert_close(w.detach(), w.new_tensor(want), rtol=0, atol=1e-12)
@@ -31,7 +31,7 @@ def test_lars_decays_before_the_trust_ratio() -> None:
     optim.LARS([w], lr=6.4, weight_decay=1e-4).step()
     update = torch.tensor([3.0, 4.0], dtype=torch.float64) - w.detach()
     torch.testing.assert_close(update, update.new_tensor([0.0192, 0.0256]), rtol=0, atol=1e-12)
-    # The trust ratio itself (METHODS 12 e): update = lr * ratio * (g + wd w).
+    # The trust ratio itself: update = lr * ratio * (g + wd w).
     ratio = update[0] / (6.4 * (0.6 + 1e-4 * 3))
     assert ratio.item() == pytest.approx(0.0049975, abs=5e-8)
     assert ratio.item() != pytest.approx(0.005, abs=5e-8)  # decay after the ratio
@@ -220,7 +220,7 @@ def test_build_adam() -> None:
 
 
 def test_build_counts_warmup_steps_as_published() -> None:
-    # 20 and 40 epochs of 1,281,167 images at 4096: 6255 and 12511 steps (SIMCLRV2 H.2 2).
+    # 20 and 40 epochs of 1,281,167 images at 4096: 6255 and 12511 steps (SimCLR v2's code).
     for epochs, steps in ((20, 6255), (40, 12511)):
         total = 250228
         _, schedule = build(warmup_epochs=epochs, steps_per_epoch=1281167 / 4096, total_steps=total)

@@ -9,7 +9,7 @@ from visrep.schedules import multistep, warmup_cosine
 
 
 def test_cosine_has_the_values_of_the_finetune() -> None:
-    schedule = warmup_cosine(751)  # SIMCLRV2 C.1
+    schedule = warmup_cosine(751)  # SimCLR v2's finetune
     values = {t: 0.16 * schedule(t / 751) for t in (0, 1, 375, 750)}
     assert values[0] == 0.16
     assert values[1] == pytest.approx(0.1599993, abs=5e-8)

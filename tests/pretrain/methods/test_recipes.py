@@ -114,7 +114,7 @@ def test_a_resumed_run_is_bit_exact(name: str) -> None:
         assert torch.equal(value, want[key]), key
 
 
-# Peak rate, weight decay, epochs, batch, temperature, as METHODS.md has them.
+# Peak rate, weight decay, epochs, batch, temperature, as published.
 PUBLISHED = {
     "simclr": (4.8, 1e-6, 1000, 4096, 0.1),
     "simclr_v2": (6.4, 1e-4, 800, 4096, 0.1),

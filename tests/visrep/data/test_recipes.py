@@ -66,7 +66,7 @@ SCENES = View(
     order=("jitter", "gray", "invert"),
 )
 
-# METHODS.md sections 3 to 5 of the project's notes on the papers; copies, view, (mean, std).
+# As the papers and their code have them; copies, view, (mean, std).
 PAPERS = {
     "simclr": (2, SIMCLR, NOTHING),
     "simclr_v2": (2, {"brightness_additive": False}, NOTHING),

@@ -18,7 +18,7 @@ def _parts() -> tuple[ResNet, MLP]:
 
 @pytest.mark.parametrize(("width", "count"), [(1, 2_049_000), (2, 4_097_000), (3, 6_145_000)])
 def test_counts_of_the_imagenet_classifiers(width: int, count: int) -> None:
-    with torch.device("meta"):  # SIMCLRV2.md A.4
+    with torch.device("meta"):  # SimCLR v2 (arXiv 2006.10029)
         fc = Classifier(encoder=ResNet(depth=50, width=width), classes=1000).fc
     assert sum(p.numel() for p in fc.parameters()) == count
 

@@ -23,7 +23,7 @@ def _count(module: nn.Module) -> int:
     ],
 )
 def test_counts_of_the_simclr_v2_heads(width: int, first: int, whole: int) -> None:
-    with torch.device("meta"):  # SIMCLRV2.md A.4
+    with torch.device("meta"):  # SimCLR v2 (arXiv 2006.10029)
         head = MLP(in_dim=width, layers=simclr_head(hidden=width, depth=3))
     assert (_count(head.first(1)), _count(head)) == (first, whole)
 

@@ -18,7 +18,7 @@ from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.resnet import ResNet, SelectiveKernel, mix_branches
 from visrep.paths import config_dir
 
-# SIMCLRV2.md A.4: parameters, batch-norm channels, with statistics, convolutions, batch norms
+# SimCLR v2, counted: parameters, batch-norm channels, with statistics, convolutions, batch norms
 COUNTS = {
     "resnet50": (23_508_032, 26_560, 23_561_152, 53, 53),
     "resnet50_sk": (35_215_584, 30_912, 35_277_408, 87, 71),
