@@ -5,6 +5,7 @@ reads it passes such records around and reads the encoder's tensors one by one.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,23 @@ class _Changed(Stored):
         self.shape, self.dtype = tuple(result.shape), result.dtype
 
     def read(self) -> Tensor:
-        return self.change(self.source.read()).contiguous()
+        return in_memory_of_its_own(self.change(self.source.read()))
+
+
+def in_memory_of_its_own(data: Tensor) -> Tensor:
+    """`data` row-major, and alone in its memory."""
+    data = data.contiguous()
+    whole = data.untyped_storage().nbytes() == data.numel() * data.element_size()
+    return data if whole else data.clone()
+
+
+def as_type(data: Tensor, dtype: torch.dtype, *, big_endian: bool) -> Tensor:
+    """Bytes of a file as numbers of this machine, without a copy; the bytes may be turned round."""
+    parts = 2 if dtype.is_complex else 1
+    if big_endian != (sys.byteorder == "big") and dtype.itemsize > parts:
+        words = data.numpy().view(f"u{dtype.itemsize // parts}")
+        words.byteswap(inplace=True)
+    return data.view(dtype)
 
 
 @dataclass(frozen=True)
@@ -77,7 +94,7 @@ class Span:
         data = torch.empty(size, dtype=torch.uint8)
         with open(self.path, "rb", buffering=0) as stream:
             stream.seek(self.begin + begin)
-            view, done = memoryview(data.numpy()), 0
+            view, done = data.numpy().data, 0
             while done < size:  # a single call reads 2 GiB at most
                 count = stream.readinto(view[done:])
                 if not count:
