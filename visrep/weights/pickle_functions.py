@@ -19,6 +19,7 @@ from visrep.weights.pickle_records import (
     Record,
     Refused,
     key,
+    make,
     mention,
     printable,
     wants_to_run,
@@ -127,8 +128,9 @@ def _array_of_dill(function: object, args: object, state: Any, *_: object) -> Nu
 
 def _scalar(kind: object, data: object = b"") -> Any:
     array = NumpyArray().set((), kind, data, fortran=False)
-    if array.shape:
-        return bytes(array.read().flatten().tolist()) if array.dtype == torch.uint8 else None
+    if array.shape:  # a text
+        raw = bytes(array.read().view(torch.uint8).tolist())
+        return raw.decode("latin1" if array.dtype == torch.uint8 else "utf-32-le").rstrip("\0")
     return array.read().item()
 
 
@@ -165,7 +167,7 @@ def _mapping(*args: Any) -> dict[Any, Any]:
     return {key(name): value for name, value in pairs}
 
 
-def _attribute(target: object, name: object) -> Global:
+def _attribute(target: object, name: object = None, *_: object) -> Global:
     """Protocols before 4 spell a class within a class so."""
     if not isinstance(target, Global) or not isinstance(name, str):
         raise wants_to_run("builtins.getattr")
@@ -174,10 +176,10 @@ def _attribute(target: object, name: object) -> Global:
     return mention(target.name, name)
 
 
-def _object(kind: object, *args: Any) -> Inert:
-    if not isinstance(kind, Global):
-        raise Damaged
-    return Inert(kind.name, args)
+def _object(kind: object, *args: Any) -> Any:
+    """How protocols before 2 spell an object of a class."""
+    stand_in = FUNCTIONS.get(kind.name) if isinstance(kind, Global) else None
+    return stand_in(*args) if stand_in else make(kind, args, new=True)
 
 
 def record(name: str) -> Callable[..., Inert]:
@@ -216,10 +218,17 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 # Functions in small letters that are classes, or that make a value which nobody here needs.
 for _name in (
-    *("builtins.range", "builtins.slice", "builtins.object", "functools.partial"),
+    *(
+        "builtins.range",
+        "builtins.xrange",
+        "builtins.slice",
+        "builtins.object",
+        "functools.partial",
+    ),
     *("datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta"),
     *("datetime.timezone", "re._compile", "operator.itemgetter", "torch.device"),
     *("numpy.random._pickle.__randomstate_ctor", "numpy.random._pickle.__generator_ctor"),
-    *("numpy.random._pickle.__bit_generator_ctor",),
+    "numpy.random._pickle.__bit_generator_ctor",
+    "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
 ):
     FUNCTIONS[_name] = record(_name)

@@ -24,7 +24,8 @@ from visrep.weights.pickle_records import (
 )
 from visrep.weights.stored import Span
 
-STEPS = 2_000_000  # a checkpoint of thousands of tensors takes some hundred thousand
+STEPS = 1_000_000  # a checkpoint of thousands of tensors takes some hundred thousand
+MARKS = 1000  # within one another
 LONG = 1 << 14  # bytes; longer texts and bytes stay in the file
 LINE = 1 << 28  # bytes, of the protocol whose arrays are lines of text
 
@@ -365,6 +366,8 @@ def _readonly(machine: Machine) -> None:
 
 @_on(pickle.MARK)
 def _mark(machine: Machine) -> None:
+    if len(machine.below) == MARKS:
+        raise Refused("holds containers too deep to be a checkpoint")
     machine.below.append(machine.stack)
     machine.stack = []
 
