@@ -13,7 +13,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.architecture import infer
 from visrep.weights.canonical import COUNTER, EncoderFile, mismatch
-from visrep.weights.torch_files import Tree, check_tensor, float_tensor
+from visrep.weights.tree import OnDemand, Tree, check_tensor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COUNTERS = "counters of batches"
@@ -27,11 +27,13 @@ class Choice:
         encoder: which of several networks; None for the one that its source evaluates.
         stem: of a first convolution of 3x3: cifar, cifar_pad2 or small.
         padding: torch, tf or haiku, in place of the source's own.
+        on_demand: leave the tensors in the file; whoever wants one reads it.
     """
 
     encoder: str | None = None
     stem: str | None = None
     padding: str | None = None
+    on_demand: bool = False
 
 
 Raw = dict[str, Any]  # our name -> a tensor as the file holds it
@@ -90,7 +92,7 @@ def encoder_file(
     alternatives: tuple[str, ...] = (),
     **known: Any,
 ) -> EncoderFile:
-    """Put an encoder file together; reads the tensors into memory.
+    """Put an encoder file together; reads the tensors into memory, unless `choice` says otherwise.
 
     Args:
         state: what the other tensors were taken from; nothing must be left in it.
@@ -132,10 +134,11 @@ def encoder_file(
     )
     types = sorted({str(t.dtype).removeprefix("torch.") for t in raw.values()} - {"float32"})
     stored = {"stored_as": ", ".join(types)} if types else {}
+    placed = OnDemand(state.tree, raw)
     file = EncoderFile(
         backbone=spec,
         preprocess=(preprocess or imagenet_preprocess()).to_dict(),
-        tensors={name: float_tensor(state.tree, name, t) for name, t in raw.items()},
+        tensors=placed if choice.on_demand else dict(placed),
         head=description,
         classes=classes,
         source={"file": path.name, **source, **stored},

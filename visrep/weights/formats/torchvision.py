@@ -63,8 +63,8 @@ def dump(path: str | Path, file: EncoderFile) -> None:
 
 
 def inverse(path: str | Path) -> EncoderFile:
-    """What `dump` wrote, read back."""
-    return read(read_tree(path), Choice())
+    """What `dump` wrote, to be read on demand."""
+    return read(read_tree(path), Choice(on_demand=True))
 
 
 def _state_dict(tree: Tree) -> tuple[dict[str, Any], dict[str, str]]:
