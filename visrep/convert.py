@@ -49,7 +49,13 @@ def main(cfg: DictConfig) -> None:
             raise ConfigError(f"{path} is a folder: give out= a file name")
         if path.exists() and not cfg.overwrite:
             raise ConfigError(f"{path} exists: choose another out=, or overwrite=true")
-    choice = Choice(encoder=cfg.encoder, stem=cfg.stem, padding=cfg.padding)
+    choice = Choice(
+        encoder=cfg.encoder,
+        stem=cfg.stem,
+        padding=cfg.padding,
+        classifier=cfg.classifier,
+        origin=cfg.origin,
+    )
     file = with_head(read_weights(cfg.weights, choice), cfg.head)
     lines = [f"read      {cfg.weights}: {_summary(file)}"]
     if cfg.to == "visrep":

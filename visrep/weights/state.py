@@ -28,12 +28,16 @@ class Choice:
         stem: of a first convolution of 3x3: cifar, cifar_pad2 or small.
         padding: torch, tf or haiku, in place of the source's own.
         on_demand: leave the tensors in the file; whoever wants one reads it.
+        classifier: layer of the projection head that the classifier sits on, 0 for the encoder.
+        origin: simclr, of weights under torchvision's names that were converted from SimCLR v1.
     """
 
     encoder: str | None = None
     stem: str | None = None
     padding: str | None = None
     on_demand: bool = False
+    classifier: int | None = None
+    origin: str | None = None
 
 
 Raw = dict[str, Any]  # our name -> a tensor as the file holds it
@@ -51,7 +55,7 @@ class State:
         self.tree = tree
         self.left = {name: t for name, t in tensors.items() if not name.endswith(COUNTER)}
         self.dropped: dict[str, int] = {}
-        self._count(COUNTERS, len(tensors) - len(self.left))
+        self.count(COUNTERS, len(tensors) - len(self.left))
 
     def take(self, prefix: str, rename: Callable[[str], str | None] | None = None) -> Raw:
         """The tensors under `prefix`, without it; with `rename`, those it has a name for."""
@@ -71,9 +75,10 @@ class State:
         gone = [name for name in self.left if re.match(pattern, name)]
         for name in gone:
             del self.left[name]
-        self._count(group, len(gone))
+        self.count(group, len(gone))
 
-    def _count(self, group: str, number: int) -> None:
+    def count(self, group: str, number: int) -> None:
+        """Report `number` tensors as dropped under the name of `group`."""
         if number:
             self.dropped[group] = self.dropped.get(group, 0) + number
 
@@ -119,7 +124,7 @@ def encoder_file(
     description = None
     if head is not None:
         layers, tensors = head
-        width = next(iter(tensors.values())).shape[1]
+        width = tensors["layers.0.linear.weight"].shape[1]
         description = {"in_dim": int(width), "layers": layers}
         raw |= {f"head.{name}": t for name, t in tensors.items()}
     raw |= {f"fc.{name}": t for name, t in (fc or {}).items()}

@@ -1,8 +1,9 @@
 """Reading what others saved, without executing anything of it.
 
-`read_tree` opens a file by its content, never by its name: safetensors, torch's two containers,
-plain pickles. What comes back is a tree of dicts, lists, plain values and records of tensors; the
-formats in `visrep.weights.formats` tell from its keys what it is, and read the tensors they want.
+`read_tree` opens a file by its content: safetensors, torch's two containers, plain pickles; and
+TensorFlow's bundles, which are several files. What comes back is a tree of dicts, lists, plain
+values and records of tensors; the formats in `visrep.weights.formats` tell from its keys what it
+is, and read the tensors they want.
 
 All pickles go through `visrep.weights.pickle_machine`. There is no second way for those that torch
 calls safe: weights_only reads everything at once, and imports the classes that it allows.
@@ -19,6 +20,7 @@ from visrep.errors import UserError
 from visrep.weights.pickle_files import read_pickle
 from visrep.weights.pickle_records import Refused
 from visrep.weights.safetensors_files import read_safetensors
+from visrep.weights.tf_bundle import find_bundle, read_bundle
 from visrep.weights.torch_containers import read_zip
 from visrep.weights.tree import AGAIN, DEPTH, Tree, check_tensor, float_tensor, tensors_in
 
@@ -55,6 +57,9 @@ def read_tree(path: str | Path) -> Tree:
     path = Path(path)
     damaged = f"{path} is cut short or damaged: {AGAIN}"
     try:
+        prefix = find_bundle(path)
+        if prefix is not None:
+            return read_bundle(prefix)
         size, head = _look(path)
         if head.startswith(b"PK\x03\x04"):
             return Tree(path, "torch (zip)", read_zip(path, size), size)

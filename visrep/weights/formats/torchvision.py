@@ -1,7 +1,8 @@
 """State dicts under torchvision's names, bare or as training scripts save them.
 
 The weights carry nothing about their input, so torchvision's own is recorded: RGB in [0, 1],
-ImageNet's mean and standard deviation, short side to 256, centre crop of 224.
+ImageNet's mean and standard deviation, short side to 256, centre crop of 224. Weights that were
+converted from SimCLR v1 look the same: `origin=simclr` says that they are.
 """
 
 import re
@@ -12,6 +13,7 @@ from typing import Any
 from visrep.errors import UserError
 from visrep.weights.architecture import NAME as BACKBONE_NAME
 from visrep.weights.canonical import EncoderFile
+from visrep.weights.formats import simclr_torch
 from visrep.weights.state import Choice, State, encoder_file
 from visrep.weights.torch_files import Tree, read_tree, save_torch
 
@@ -33,8 +35,19 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError when the architecture is none that visrep holds."""
     tensors, place = _state_dict(tree)
     state = State(tree, tensors)
-    fc = state.take("fc.")
     source = {"format": NAME, **place}
+    if choice.origin == "simclr":
+        # Nothing in the file tells it from torchvision's. Its converter has lost the fc.bias.
+        state.drop("of the classifier without its bias", r"fc\.")
+        return encoder_file(
+            state,
+            state.take(""),
+            choice=choice,
+            source={**source, "origin": "simclr"},
+            preprocess=simclr_torch.preprocess(),
+            padding="tf",
+        )
+    fc = state.take("fc.")
     return encoder_file(state, state.take(""), choice=choice, fc=fc, source=source)
 
 
