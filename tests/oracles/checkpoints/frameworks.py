@@ -1,0 +1,157 @@
+"""Checkpoints under the names and in the containers of other libraries, of small stirred nets.
+
+The names are written down here a second time, from the libraries' own, and not by inverting what
+the formats do; where a library is installed, its own class is asked in the format's tests.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.oracles.encoders import net, stir
+from visrep.nn.heads import MLP
+from visrep.nn.resnet import ResNet
+
+OPTIMIZER = {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
+State = dict[str, Tensor]
+
+
+@dataclass(kw_only=True)
+class Case:
+    """A checkpoint and what must be read from it.
+
+    content: for torch.save (`container` torch or legacy), safetensors or pickle. net: what gives
+    the features. others: encoder -> the same for the nets to be had on request. dropped: groups.
+    """
+
+    format: str
+    content: Any
+    net: ResNet
+    container: str = "torch"
+    encoder: str = ""
+    others: dict[str, ResNet] = field(default_factory=dict)
+    head: MLP | None = None
+    classes: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    preprocess: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+def narrow(seed: int = 0, **spec: Any) -> ResNet:
+    """A ResNet-18 of 4 channels (8 with a deep stem), by default; stirred by `seed`."""
+    width = {"width": 0.125} if spec.get("stem") in ("d", "t") else {}
+    return stir(net(**{"stem": "imagenet", **width, **spec}), seed).eval()
+
+
+def state_of(module: torch.nn.Module, prefix: str = "") -> State:
+    """Its state dict with `prefix` before every name."""
+    return {prefix + name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def classifier(prefix: str, ins: int, classes: int = 5) -> State:
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(classes, ins, generator=generator)
+    return {f"{prefix}weight": weight, f"{prefix}bias": torch.arange(float(classes))}
+
+
+def renamed(state: State, *pairs: tuple[str, str]) -> State:
+    """`state` with parts of the names replaced, pair after pair."""
+    out = {}
+    for name, tensor in state.items():
+        for old, new in pairs:
+            name = name.replace(old, new)
+        out[name] = tensor
+    return out
+
+
+def options(**values: Any) -> Any:
+    """What a script's argument parser returns."""
+    return dict(values)
+
+
+# torchvision
+
+
+def linear_evaluation() -> Case:
+    """MoCo's and SimSiam's main_lincls.py."""
+    encoder = narrow()
+    state = state_of(encoder, "module.") | classifier("module.fc.", encoder.out_dim)
+    content = {
+        "epoch": 100,
+        "arch": "resnet50",
+        "state_dict": OrderedDict(state),
+        "best_acc1": torch.tensor(67.5),
+        "optimizer": OPTIMIZER,
+    }
+    return Case(format="torchvision state dict", content=content, net=encoder, classes=5)
+
+
+def torchvision_references() -> Case:
+    """torchvision's references/classification with --model-ema."""
+    encoder, averaged = narrow(), narrow(1)
+    ema = state_of(averaged, "module.") | {"n_averaged": torch.tensor(9)}
+    content = {
+        "model": OrderedDict(state_of(encoder)),
+        "optimizer": OPTIMIZER,
+        "lr_scheduler": {"last_epoch": 3},
+        "epoch": 3,
+        "args": options(model="resnet18", lr=0.1),
+        "model_ema": OrderedDict(ema),
+    }
+    return Case(
+        format="torchvision state dict",
+        content=content,
+        net=encoder,
+        encoder="raw",
+        others={"ema": averaged},
+    )
+
+
+# timm
+
+SHIFTED = ((".downsample.1.", ".downsample.2."), (".downsample.0.", ".downsample.1."))
+
+
+def timm_file(container: str = "safetensors", **spec: Any) -> Case:
+    encoder = narrow(shortcut="avg_down", **spec)
+    state = renamed(state_of(encoder), *SHIFTED) | classifier("fc.", encoder.out_dim)
+    return Case(format="timm", content=state, net=encoder, container=container, classes=5)
+
+
+def timm_trained() -> Case:
+    """train.py with --model-ema."""
+    encoder, averaged = (narrow(seed, stem="d", shortcut="avg_down") for seed in (0, 1))
+    raw, ema = (renamed(state_of(part), *SHIFTED) for part in (encoder, averaged))
+    content = {
+        "epoch": 12,
+        "arch": "resnet18d",
+        "state_dict": OrderedDict(raw),
+        "optimizer": OPTIMIZER,
+        "version": 2,
+        "args": options(model="resnet18d", mean=[0.5, 0.5, 0.5], std=None),
+        "amp_scaler": {"scale": 65536.0},
+        "state_dict_ema": OrderedDict(ema),
+        "metric": 71.3,
+    }
+    return Case(
+        format="timm",
+        content=content,
+        net=encoder,
+        encoder="raw",
+        others={"ema": averaged},
+        preprocess={"mean": [0.5, 0.5, 0.5], "std": [0.229, 0.224, 0.225]},
+    )
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "torchvision: linear evaluation": linear_evaluation,
+    "torchvision: references": torchvision_references,
+    "timm: resnet18d": lambda: timm_file(stem="d"),
+    "timm: resnet26t": lambda: timm_file(stem="t", depth=26),
+    "timm: resnext50d": lambda: timm_file("torch", stem="d", depth=50, groups=4, inner=2),
+    "timm: train.py": timm_trained,
+}
