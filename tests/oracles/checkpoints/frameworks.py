@@ -147,6 +147,31 @@ def timm_trained() -> Case:
     )
 
 
+# Hugging Face
+
+
+def huggingface(prefix: str = "resnet.", **spec: Any) -> Case:
+    encoder = narrow(**spec)
+    pairs = [(f"layer{i + 1}.", f"{prefix}encoder.stages.{i}.layers.") for i in range(4)]
+    pairs += [(f".conv{i + 1}.", f".layer.{i}.convolution.") for i in range(3)]
+    pairs += [(f".bn{i + 1}.", f".layer.{i}.normalization.") for i in range(3)]
+    pairs += [("downsample.0", "shortcut.convolution"), ("downsample.1", "shortcut.normalization")]
+    state = renamed(state_of(encoder), *pairs)
+    stem = (("conv1.", "convolution."), ("bn1.", "normalization."))
+    for name in [name for name in state if name.startswith(("conv1.", "bn1."))]:
+        ((new, tensor),) = renamed({name: state.pop(name)}, *stem).items()
+        state[f"{prefix}embedder.embedder.{new}"] = tensor
+    if prefix:
+        state |= classifier("classifier.1.", encoder.out_dim)
+    return Case(
+        format="Hugging Face ResNet",
+        content=state,
+        net=encoder,
+        container="safetensors" if prefix else "torch",
+        classes=5 if prefix else 0,
+    )
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "torchvision: linear evaluation": linear_evaluation,
     "torchvision: references": torchvision_references,
@@ -154,4 +179,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "timm: resnet26t": lambda: timm_file(stem="t", depth=26),
     "timm: resnext50d": lambda: timm_file("torch", stem="d", depth=50, groups=4, inner=2),
     "timm: train.py": timm_trained,
+    "Hugging Face: basic": huggingface,
+    "Hugging Face: bottleneck": lambda: huggingface(depth=26),
+    "Hugging Face: bare model": lambda: huggingface("", depth=26),
 }
