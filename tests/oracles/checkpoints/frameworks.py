@@ -172,6 +172,106 @@ def huggingface(prefix: str = "resnet.", **spec: Any) -> Case:
     )
 
 
+# VISSL
+
+
+def mlp(ins: int, *outs: int, norm: str = "none", bias: bool = True, seed: int = 7) -> MLP:
+    layers = [{"out": out, "bias": bias, "norm": norm, "relu": True} for out in outs]
+    layers[-1] |= {"norm": "none", "relu": False}
+    return stir(MLP(in_dim=ins, layers=layers), seed).eval()
+
+
+def sequential(head: MLP, prefix: str, places: list[str]) -> State:
+    """Its linears and norms under `prefix` and the places in `places`, one for each of them."""
+    state, free = {}, iter(places)
+    for layer in head.layers:
+        for part in (layer.linear, layer.norm):
+            if list(part.parameters()):
+                state |= state_of(part, f"{prefix}{next(free)}.")
+    return state
+
+
+def vissl_trained(
+    heads: State,
+    *,
+    trunk: str = "_feature_blocks.",
+    head: MLP | None = None,
+    dropped: Mapping[str, int] | None = None,
+    averaged: ResNet | None = None,
+    **spec: Any,
+) -> Case:
+    encoder = narrow(**spec)
+
+    def model(part: ResNet) -> dict[str, Any]:
+        content = {"trunk": OrderedDict(state_of(part, trunk)), "heads": OrderedDict(heads)}
+        return {"model": content, "meta": {"trunk": {}, "heads": {}}}
+
+    classy = {
+        "train": True,
+        "base_model": model(encoder),
+        "meters": [],
+        "optimizer": OPTIMIZER,
+        "phase_idx": 99,
+        "train_phase_idx": 99,
+        "num_updates": 1000,
+        "losses": [0.5],
+        "hooks": {},
+        "loss": {"queue": torch.ones(4, 8)},
+    }
+    classy |= {"ema_model": model(averaged), "ema_meters": []} if averaged else {}
+    content = {
+        "phase_idx": 99,
+        "iteration": 1000,
+        "loss": {"queue": torch.ones(4, 8)},
+        "iteration_num": 10,
+        "train_phase_idx": 99,
+        "classy_state_dict": classy,
+        "type": "consolidated",
+    }
+    return Case(
+        format="VISSL",
+        content=content,
+        net=encoder,
+        head=head,
+        dropped=dropped or {},
+        encoder="raw" if averaged else "",
+        others={"ema": averaged} if averaged else {},
+    )
+
+
+def vissl_simclr() -> Case:
+    """Two heads of one linear each, the first with a ReLU behind it; width 2."""
+    head = mlp(64, 64, 16)
+    heads = sequential(head, "", ["0.clf.0", "1.clf.0"])
+    return vissl_trained(heads, head=head, width=0.125, averaged=narrow(1, width=0.125))
+
+
+def vissl_swav() -> Case:
+    head = mlp(128, 32, 16, norm="affine")
+    heads = sequential(head, "0.", [f"projection_head.{i}" for i in (0, 1, 3)])
+    heads |= {"0.prototypes0.weight": torch.ones(30, 16), "0.prototypes1.weight": torch.ones(9, 16)}
+    return vissl_trained(heads, head=head, depth=50, dropped={"prototypes": 2})
+
+
+def vissl_probes() -> Case:
+    """Linear probes on the features of a frozen trunk: a batch norm and a linear for each layer."""
+    heads = {}
+    for i, width in enumerate((8, 32)):
+        norm = torch.nn.BatchNorm2d(width)
+        heads |= state_of(norm, f"{i}.channel_bn.") | classifier(f"{i}.clf.clf.0.", width)
+    return vissl_trained(
+        heads,
+        trunk="base_model._feature_blocks.",
+        dropped={"linear probes and other heads": 12},
+    )
+
+
+def vissl_converted(prefix: str, container: str | None = "model_state_dict", **spec: Any) -> Case:
+    encoder = narrow(**spec)
+    state = state_of(encoder, prefix)
+    return Case(format="VISSL", content={container: state} if container else state, net=encoder)
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "torchvision: linear evaluation": linear_evaluation,
     "torchvision: references": torchvision_references,
@@ -181,5 +281,11 @@ CASES: dict[str, Callable[[], Case]] = {
     "timm: train.py": timm_trained,
     "Hugging Face: basic": huggingface,
     "Hugging Face: bottleneck": lambda: huggingface(depth=26),
+    "VISSL: SimCLR with an average": vissl_simclr,
+    "VISSL: SwAV": vissl_swav,
+    "VISSL: linear probes": vissl_probes,
+    "VISSL: converted": lambda: vissl_converted("_feature_blocks."),
+    "VISSL: converted, trunk": lambda: vissl_converted("trunk._feature_blocks.", depth=26),
+    "VISSL: bare": lambda: vissl_converted("_feature_blocks.", None, depth=200, width=1 / 32),
     "Hugging Face: bare model": lambda: huggingface("", depth=26),
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
-from visrep.weights.formats import huggingface, timm, torchvision, visrep_encoder
+from visrep.weights.formats import huggingface, timm, torchvision, visrep_encoder, vissl
 from visrep.weights.state import Choice
 from visrep.weights.torch_files import Tree, tensors_in
 
@@ -31,6 +31,7 @@ FORMATS = [
     Format(torchvision.NAME, torchvision.recognise, torchvision.read),
     Format(timm.NAME, timm.recognise, timm.read),
     Format(huggingface.NAME, huggingface.recognise, huggingface.read),
+    Format(vissl.NAME, vissl.recognise, vissl.read),
 ]
 
 
