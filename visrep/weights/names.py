@@ -47,3 +47,11 @@ def shortcut_kind(tensors: Mapping[str, Any]) -> str:
     """`shortcut` of a net with these names: ResNet-D's pool moves the norm to place 2."""
     pooled = any(name.endswith(".downsample.2.weight") for name in tensors)
     return "avg_down" if pooled else "conv"
+
+
+def features(backbone: Mapping[str, Any]) -> int:
+    """Width of the features of a net under our names, as the last norm of layer4.0 has it; or 0."""
+    for name in ("layer4.0.bn3.bias", "layer4.0.bn2.bias"):
+        if name in backbone:
+            return int(backbone[name].shape[0])
+    return 0

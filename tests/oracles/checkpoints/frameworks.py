@@ -272,6 +272,156 @@ def vissl_converted(prefix: str, container: str | None = "model_state_dict", **s
     return Case(format="VISSL", content={container: state} if container else state, net=encoder)
 
 
+# OpenMMLab
+
+
+def openmmlab(
+    state: State, net: ResNet, *, text: str = "", author: str | None = None, **case: Any
+) -> Case:
+    meta = {"mmselfsup_version": "1.0.0", "epoch": 200, "iter": 1000, "config": text, "cfg": text}
+    content = {"meta": meta} if author is None else {"author": author}
+    content |= {"state_dict": OrderedDict(state)}
+    return Case(format="OpenMMLab", content=content, net=net, **case)
+
+
+def mmselfsup_moco(*, old: bool) -> Case:
+    """MoCo v2: 0.x with encoder_q and its second name, 1.x with an averaged copy."""
+    query, key, head = narrow(depth=26), narrow(1, depth=26), mlp(128, 128, 16)
+    neck = sequential(head, "mlp.", ["0", "2"])
+    slow = "encoder_k." if old else "encoder_k.module."
+    state = state_of(query, "backbone.")
+    if old:
+        state |= state_of(query, "encoder_q.0.")
+        state |= {f"encoder_q.1.{name}": t for name, t in neck.items()}
+    else:
+        state |= {f"neck.{name}": t for name, t in neck.items()}
+        state |= {"encoder_k.steps": torch.tensor(7)}
+    state |= state_of(key, f"{slow}0.") | {f"{slow}1.{name}": t for name, t in neck.items()}
+    state |= {"queue": torch.ones(16, 64), "queue_ptr": torch.zeros(1, dtype=torch.long)}
+    weights = sum(not name.endswith("num_batches_tracked") for name in query.state_dict())
+    dropped = {"of the key encoder": weights + 4, "queue": 2}
+    dropped |= {"second names of the same": weights} if old else {"counters of steps": 1}
+    return openmmlab(
+        state,
+        query,
+        head=head,
+        encoder="query",
+        others={"key": key},
+        dropped=dropped,
+    )
+
+
+def mmselfsup_byol(*, old: bool) -> Case:
+    """BYOL: a neck of named layers, and a predictor in the head of the loss."""
+    online, target, head = narrow(), narrow(1), mlp(32, 64, 16, norm="affine")
+    neck = sequential(head, "", ["fc0", "bn0", "fc1"])
+    fast, slow = ("online_net.", "target_net.") if old else ("", "target_net.module.")
+    names = ("0.", "1.") if old else ("backbone.", "neck.")
+    state = state_of(online, fast + names[0])
+    state |= {f"{fast}{names[1]}{name}": t for name, t in neck.items()}
+    state |= state_of(target, f"{slow}0.") | {f"{slow}1.{name}": t for name, t in neck.items()}
+    state |= {f"head.predictor.{name}": t for name, t in neck.items()}
+    weights = sum(not name.endswith("num_batches_tracked") for name in online.state_dict())
+    neck_weights = sum(not name.endswith("num_batches_tracked") for name in neck)
+    dropped = {"of the target encoder": weights + neck_weights, "head of the loss": neck_weights}
+    if old:
+        state |= state_of(online, "backbone.")
+        dropped |= {"second names of the same": weights}
+    return openmmlab(
+        state, online, head=head, encoder="online", others={"target": target}, dropped=dropped
+    )
+
+
+def mmselfsup_swav() -> Case:
+    encoder, head = narrow(), mlp(32, 64, 16, norm="affine")
+    state = state_of(encoder, "backbone.")
+    state |= sequential(head, "neck.projection_neck.", ["0", "1", "3"])
+    state |= state_of(head.layers[0].norm, "neck.bn.")
+    state |= {"head.loss.prototypes.weight": torch.ones(30, 16)}
+    dropped = {"second names of the same": 4, "head of the loss": 1}
+    return openmmlab(state, encoder, head=head, dropped=dropped)
+
+
+def mmselfsup_densecl() -> Case:
+    encoder, head = narrow(), mlp(32, 32, 16)
+    state = state_of(encoder, "backbone.") | sequential(head, "neck.mlp.", ["0", "2"])
+    state |= {f"neck.mlp2.{i}.weight": torch.ones(32, 32, 1, 1) for i in (0, 2)}
+    state |= {"queue2": torch.ones(16, 8), "queue2_ptr": torch.zeros(1, dtype=torch.long)}
+    return openmmlab(state, encoder, head=head, dropped={"dense projection head": 2, "queue": 2})
+
+
+def mmselfsup_npid() -> Case:
+    encoder, head = narrow(), mlp(32, 16)
+    state = state_of(encoder, "backbone.") | sequential(head, "neck.", ["fc"])
+    state |= {"memory_bank.feature_bank": torch.ones(100, 16)}
+    return openmmlab(state, encoder, head=head, dropped={"memory bank": 1})
+
+
+def mmselfsup_odc() -> Case:
+    """The batch norm of its neck has no gamma and no beta, and a ReLU ends it."""
+    encoder = narrow()
+    layers = [
+        {"out": n, "bias": True, "norm": norm, "relu": True}
+        for n, norm in ((64, "plain"), (16, "none"))
+    ]
+    head = stir(MLP(in_dim=32, layers=layers)).eval()
+    state = state_of(encoder, "backbone.")
+    for i, layer in enumerate(head.layers):
+        state |= state_of(layer.linear, f"neck.fc{i}.")
+    state |= state_of(head.layers[0].norm, "neck.bn0.")
+    state |= {"memory_bank.centroids": torch.ones(30, 16), **classifier("head.fc_cls.", 16)}
+    return openmmlab(state, encoder, head=head, dropped={"memory bank": 1, "head of the loss": 2})
+
+
+def relative_location() -> Case:
+    """Its neck takes the features of two patches: it cannot follow the encoder."""
+    encoder = narrow()
+    state = state_of(encoder, "backbone.") | classifier("neck.fc.", 64, 16)
+    state |= state_of(torch.nn.BatchNorm1d(16), "neck.bn.") | classifier("head.fc_cls.", 16, 8)
+    return openmmlab(state, encoder, dropped={"neck": 6, "head of the loss": 2})
+
+
+IMAGENET = """data_preprocessor = dict(
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True)
+model = dict(backbone=dict(type='ResNet', depth=18, style='pytorch'))
+"""
+CAFFE = """img_norm_cfg = dict(
+    mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395], to_rgb=False)
+model = dict(backbone=dict(type='ResNet', depth=26, style='caffe'))
+"""
+CIFAR = """data_preprocessor = dict(
+    mean=[125.307, 122.961, 113.8575],
+    std=[51.5865, 50.847, 51.255],
+    to_rgb=False)
+"""
+
+
+def mmpretrain(text: str, preprocess: dict[str, Any], **spec: Any) -> Case:
+    encoder = narrow(**spec)
+    state = state_of(encoder, "backbone.") | classifier("head.fc.", encoder.out_dim)
+    return openmmlab(state, encoder, text=text, classes=5, preprocess=preprocess)
+
+
+PAIRED = ("conv1.0.", "stem.0.conv."), ("conv1.1.", "stem.0.bn."), ("conv1.3.", "stem.1.conv.")
+PAIRED += ("conv1.4.", "stem.1.bn."), ("conv1.6.", "stem.2.conv.")
+IN_A_ROW = tuple((f"conv1.{i}.", f"stem.{i}.") for i in (0, 1, 3, 4, 6))
+
+
+def deep_stem(pairs: Any, last: str, prefix: str, shortcut: str, author: str | None) -> Case:
+    """ResNet-V1c and -V1d: only blocks of stride 2 have a pool in their shortcut."""
+    encoder = narrow(stem="d", shortcut=shortcut, depth=26)
+    state = {}
+    for name, tensor in encoder.state_dict().items():
+        if name.startswith(("conv1.", "bn1.")):
+            ((name, tensor),) = renamed({name: tensor}, *pairs, ("bn1.", last)).items()
+        elif shortcut == "avg_down" and not name.startswith("layer1."):
+            ((name, tensor),) = renamed({name: tensor}, *SHIFTED).items()
+        state[prefix + name] = tensor
+    return openmmlab(state, encoder, author=author)
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "torchvision: linear evaluation": linear_evaluation,
     "torchvision: references": torchvision_references,
@@ -287,5 +437,30 @@ CASES: dict[str, Callable[[], Case]] = {
     "VISSL: converted": lambda: vissl_converted("_feature_blocks."),
     "VISSL: converted, trunk": lambda: vissl_converted("trunk._feature_blocks.", depth=26),
     "VISSL: bare": lambda: vissl_converted("_feature_blocks.", None, depth=200, width=1 / 32),
+    "mmselfsup 0.x: MoCo": lambda: mmselfsup_moco(old=True),
+    "mmselfsup 1.x: MoCo": lambda: mmselfsup_moco(old=False),
+    "OpenSelfSup: BYOL": lambda: mmselfsup_byol(old=True),
+    "mmselfsup 1.x: BYOL": lambda: mmselfsup_byol(old=False),
+    "mmselfsup: SwAV": mmselfsup_swav,
+    "mmselfsup: DenseCL": mmselfsup_densecl,
+    "mmselfsup: NPID": mmselfsup_npid,
+    "mmselfsup: ODC": mmselfsup_odc,
+    "mmselfsup: relative location": relative_location,
+    "mmpretrain: ResNet": lambda: mmpretrain(
+        IMAGENET, {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    ),
+    "mmpretrain: Caffe's style": lambda: mmpretrain(
+        CAFFE,
+        {"mean": [0.406, 0.456, 0.485], "channel_order": "BGR"},
+        depth=26,
+        stride_in_1x1=True,
+    ),
+    "mmpretrain: CIFAR": lambda: mmpretrain(
+        CIFAR, {"mean": [0.4914, 0.4822, 0.4465], "size": 32, "resize": None}, stem="cifar"
+    ),
+    "mmpretrain: V1c": lambda: deep_stem(PAIRED, "stem.2.bn.", "backbone.", "conv", None),
+    "mmselfsup: V1d": lambda: deep_stem(IN_A_ROW, "stem.7.", "backbone.", "avg_down", None),
+    "mmselfsup: extracted": lambda: deep_stem(PAIRED, "stem.2.bn.", "", "avg_down", "MMSelfSup"),
+    "OpenSelfSup: extracted": lambda: openmmlab(state_of(narrow()), narrow(), author="OpenSelfSup"),
     "Hugging Face: bare model": lambda: huggingface("", depth=26),
 }

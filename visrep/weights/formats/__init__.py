@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
-from visrep.weights.formats import huggingface, timm, torchvision, visrep_encoder, vissl
+from visrep.weights.formats import huggingface, openmmlab, timm, torchvision, visrep_encoder, vissl
 from visrep.weights.state import Choice
 from visrep.weights.torch_files import Tree, tensors_in
 
@@ -32,6 +32,7 @@ FORMATS = [
     Format(timm.NAME, timm.recognise, timm.read),
     Format(huggingface.NAME, huggingface.recognise, huggingface.read),
     Format(vissl.NAME, vissl.recognise, vissl.read),
+    Format(openmmlab.NAME, openmmlab.recognise, openmmlab.read),
 ]
 
 

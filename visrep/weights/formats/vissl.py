@@ -14,6 +14,7 @@ from typing import Any
 
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
+from visrep.weights.names import features
 from visrep.weights.state import Choice, Raw, State, encoder_file, head_of, pick
 from visrep.weights.torch_files import Tree
 
@@ -51,7 +52,7 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
             f"{tree.path}: its VISSL trunk is no ResNet: it has no _feature_blocks.conv1"
         )
     backbone = state.take(prefix)
-    head = _head(state, _width(backbone))
+    head = _head(state, features(backbone))
     state.drop("prototypes", r"heads\.\d+\.prototypes\d+\.")
     state.drop("linear probes and other heads", r"heads\.")
     return encoder_file(
@@ -95,12 +96,6 @@ def _flat(state: object) -> Raw:
         {k: t for k, t in state.items() if isinstance(k, str)} if isinstance(state, dict) else {}
     )
     return {k if k.startswith(("trunk.", "heads.")) else f"trunk.{k}": t for k, t in named.items()}
-
-
-def _width(backbone: Raw) -> int:
-    """Of the features: what the last norm of layer4 has."""
-    norms = [t for name, t in sorted(backbone.items()) if re.match(r"layer4\.0\.bn\d\.bias", name)]
-    return int(norms[-1].shape[0]) if norms else 0
 
 
 def _head(state: State, width: int) -> tuple[list[dict[str, Any]], Raw] | None:
