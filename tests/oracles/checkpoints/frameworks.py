@@ -422,6 +422,105 @@ def deep_stem(pairs: Any, last: str, prefix: str, shortcut: str, author: str | N
     return openmmlab(state, encoder, author=author)
 
 
+# Detectron2
+
+TO_DETECTRON2 = [(f"layer{i}.", f"res{i + 1}.") for i in (1, 2, 3, 4)]
+TO_DETECTRON2 += [(f"bn{i}.", f"conv{i}.norm.") for i in (1, 2, 3)]
+TO_DETECTRON2 += [("downsample.0.", "shortcut."), ("downsample.1.", "shortcut.norm.")]
+BGR = {"channel_order": "BGR", "mean": [103.53, 116.28, 123.675], "range": [0.0, 255.0]}
+
+
+def detectron2_names(encoder: ResNet) -> State:
+    state = renamed(state_of(encoder), *TO_DETECTRON2)
+    return {name if name[:3] == "res" else f"stem.{name}": t for name, t in state.items()}
+
+
+def fold(encoder: ResNet) -> ResNet:
+    """With norms that are a scale and an offset."""
+    for name, buffer in encoder.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.zero_()
+        elif name.endswith("running_var"):
+            buffer.fill_(1 - 1e-5)
+    return encoder
+
+
+def pickled(state: State) -> dict[str, Any]:
+    """As arrays, as converters save them."""
+    return {name: tensor.numpy() for name, tensor in state.items()}
+
+
+def moco_converted(container: str) -> Case:
+    """MoCo's and torchvision's converters, whose names of the head are no names of Detectron2."""
+    encoder = narrow(depth=50)
+    state = detectron2_names(encoder)
+    state |= classifier("stem.fc.0.", 128, 128) | classifier("stem.fc.2.", 128, 16)
+    content = {
+        "model": pickled(state) if container == "pickle" else state,
+        "__author__": "MOCO",
+        "matching_heuristics": True,
+    }
+    return Case(
+        format="Detectron2",
+        content=content,
+        net=encoder,
+        container=container,
+        dropped={"classifier or projection head": 4},
+    )
+
+
+def detector(*, c4: bool, folded: bool) -> Case:
+    """What a training run of Detectron2 saves, with FPN or with C4."""
+    encoder = narrow(depth=50, stride_in_1x1=folded)
+    encoder = fold(encoder) if folded else encoder
+    start = "backbone." if c4 else "backbone.bottom_up."
+    state = {
+        ("roi_heads." if c4 and name.startswith("res5.") else start) + name: tensor
+        for name, tensor in detectron2_names(encoder).items()
+    }
+    others = ["proposal_generator.rpn_head.conv.weight", "roi_heads.box_predictor.bbox_pred.bias"]
+    others += ["pixel_mean"] if c4 else ["backbone.fpn_lateral2.weight"]
+    state |= {name: torch.ones(2) for name in others}
+    content = {"model": state, "optimizer": OPTIMIZER, "scheduler": {}, "iteration": 89999}
+    return Case(
+        format="Detectron2",
+        content=content,
+        net=encoder,
+        dropped={"layers of the detector": 3},
+        preprocess={**BGR, "std": [1.0, 1.0, 1.0]} if folded else {"channel_order": "RGB"},
+        note="" if folded else "does not say what its input went through",
+    )
+
+
+def caffe2(container: str, *, grouped: bool = False, blobs: bool = False) -> Case:
+    """MSRA's R-50.pkl, FAIR's X-101-32x8d.pkl, and a detector of Detectron1 under `blobs`."""
+    spec = {"groups": 4, "inner": 2} if grouped else {"stride_in_1x1": True}
+    encoder = fold(narrow(depth=50, **spec))
+    pairs = [(".conv1", "_branch2a"), (".conv2", "_branch2b"), (".conv3", "_branch2c")]
+    pairs += [(".shortcut", "_branch1"), (".norm.weight", "_bn_s"), (".norm.bias", "_bn_b")]
+    pairs += [("stem_branch2a_bn", "res_conv1_bn"), ("stem_branch2a", "conv1")]
+    pairs += [(".weight", "_w"), (".", "_")]
+    state = {
+        name: tensor
+        for name, tensor in renamed(detectron2_names(encoder), *pairs).items()
+        if "_running_" not in name and "num_batches" not in name
+    }
+    head = classifier("", encoder.out_dim)
+    state |= {"fc1000_w": head["weight"], "fc1000_b": head["bias"]}
+    state |= {"conv1_w_momentum": torch.ones(1)}
+    state |= {"conv_rpn_w": torch.ones(1), "cls_score_b": torch.ones(1)} if blobs else {}
+    held: dict[str, Any] = pickled(state) if container == "pickle" else state
+    return Case(
+        format="Detectron2",
+        content={"blobs": held, "cfg": "MODEL: {}"} if blobs else held,
+        net=encoder,
+        container=container,
+        classes=5,
+        dropped={"layers of the detector": 2} if blobs else {},
+        preprocess={**BGR, "std": [57.375, 57.12, 58.395] if grouped else [1.0, 1.0, 1.0]},
+    )
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "torchvision: linear evaluation": linear_evaluation,
     "torchvision: references": torchvision_references,
@@ -462,5 +561,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "mmselfsup: V1d": lambda: deep_stem(IN_A_ROW, "stem.7.", "backbone.", "avg_down", None),
     "mmselfsup: extracted": lambda: deep_stem(PAIRED, "stem.2.bn.", "", "avg_down", "MMSelfSup"),
     "OpenSelfSup: extracted": lambda: openmmlab(state_of(narrow()), narrow(), author="OpenSelfSup"),
+    "Detectron2: tensors": lambda: moco_converted("torch"),
+    "Detectron2: FPN": lambda: detector(c4=False, folded=False),
+    "Detectron2: FPN of MSRA's": lambda: detector(c4=False, folded=True),
+    "Detectron2: C4 of MSRA's": lambda: detector(c4=True, folded=True),
+    "Caffe2: R-50 tensors": lambda: caffe2("torch"),
     "Hugging Face: bare model": lambda: huggingface("", depth=26),
 }

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
-from visrep.weights.formats import huggingface, openmmlab, timm, torchvision, visrep_encoder, vissl
+from visrep.weights.formats import (
+    detectron2,
+    huggingface,
+    openmmlab,
+    timm,
+    torchvision,
+    visrep_encoder,
+    vissl,
+)
 from visrep.weights.state import Choice
 from visrep.weights.torch_files import Tree, tensors_in
 
@@ -33,6 +41,7 @@ FORMATS = [
     Format(huggingface.NAME, huggingface.recognise, huggingface.read),
     Format(vissl.NAME, vissl.recognise, vissl.read),
     Format(openmmlab.NAME, openmmlab.recognise, openmmlab.read),
+    Format(detectron2.NAME, detectron2.recognise, detectron2.read),
 ]
 
 
