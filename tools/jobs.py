@@ -70,6 +70,8 @@ def run_all(jobs: Sequence[Job], out: Path, *, slots: int) -> None:
     Raises:
         UserError: a job failed; its last line is repeated and its log named.
     """
+    names = {job.name for job in jobs}
+    assert all(names.issuperset(job.needs) for job in jobs), "a need that is no job of the chain"
     waiting = list(jobs)
     done: set[str] = set()
     running: dict[Future[int | None], tuple[Job, float]] = {}
