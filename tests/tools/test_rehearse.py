@@ -136,7 +136,7 @@ def test_a_rehearsal_in_which_all_pass_and_its_second_call(fake, capsys):
     printed = capsys.readouterr().out
     line = next(line for line in printed.splitlines() if line.startswith("SimCLR"))
     assert line.split()[1:] == [
-        *"30.0 > 50.0 30.0 > 50.0 +20.0 healthy".split(),
+        *["30.0", ">", "50.0", "30.0", ">", "50.0", "+20.0", "healthy"],
         *[line.split()[-3], "100", "1.25"],
     ]
     assert "Exemplar-CNN's gain is that of its SVM on all layers: 30.0 > 50.0" in printed
