@@ -9,14 +9,14 @@ from transfer.d2_heads import EXTRA_NORM, PLAIN
 from transfer.protocol import Protocol
 from visrep import dist
 from visrep.data.preprocess import Preprocess
-from visrep.nn.resnet import ResNet
+from visrep.nn.resnet import BASIC, ResNet
 from visrep.weights import EncoderFile
 from visrep.weights.detectron2 import native, settings
 
 
 def held_by_detectron2(encoder: ResNet, protocol: Protocol) -> bool:
     """Whether Detectron2's own backbone and head hold this net; its C4 head has bottlenecks."""
-    return native(encoder.spec) and (protocol.head == "fpn" or encoder.spec["depth"] >= 50)
+    return native(encoder.spec) and (protocol.head == "fpn" or encoder.spec["depth"] not in BASIC)
 
 
 def norm_name(device: torch.device) -> str:

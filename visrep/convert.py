@@ -23,6 +23,7 @@ from visrep.weights import detectron2 as d2
 from visrep.weights.canonical import dump_encoder
 from visrep.weights.formats import torchvision, visrep_encoder
 from visrep.weights.reading import encoder_of
+from visrep.weights.state import Choice, imagenet_preprocess
 
 TARGETS = ("visrep", "detectron2", "torchvision")
 TOLERANCE = 1e-5
@@ -48,7 +49,8 @@ def main(cfg: DictConfig) -> None:
             raise ConfigError(f"{path} is a folder: give out= a file name")
         if path.exists() and not cfg.overwrite:
             raise ConfigError(f"{path} exists: choose another out=, or overwrite=true")
-    file = read_weights(cfg.weights)
+    choice = Choice(encoder=cfg.encoder, stem=cfg.stem, padding=cfg.padding)
+    file = with_head(read_weights(cfg.weights, choice), cfg.head)
     lines = [f"read      {cfg.weights}: {_summary(file)}"]
     if cfg.to == "visrep":
         lines += to_visrep(file, out)
@@ -57,6 +59,31 @@ def main(cfg: DictConfig) -> None:
     else:
         lines += to_detectron2(file, out, norm=cfg.norm, stem_stride=cfg.stem_stride)
     print("\n".join([*lines, f"sha256    {file.sha256}"]))
+
+
+def with_head(file: EncoderFile, head: object) -> EncoderFile:
+    """`file` with its whole projection head (`full`), none of it, or its first layers.
+
+    Raises:
+        ConfigError: `head` is none of these, or a classifier sits on what is to go.
+    """
+    if head == "full" or (head == "none" and file.head is None):
+        return file
+    layers = [] if file.head is None else file.head["layers"]
+    keep = 0 if head == "none" else head
+    if not isinstance(keep, int) or isinstance(keep, bool) or not 0 <= keep <= len(layers):
+        raise ConfigError(
+            f"head={head}: choose full, none, or 0 to {len(layers)} of the {len(layers)} layers"
+        )
+    if keep < len(layers) and file.part("fc"):
+        raise ConfigError(f"head={head}: the classifier sits on the whole head; use head=full")
+    starts = tuple(f"head.layers.{i}." for i in range(keep, len(layers)))
+    return replace(
+        file,
+        tensors={name: t for name, t in file.tensors.items() if not name.startswith(starts)},
+        head={**file.head, "layers": layers[:keep]} if file.head and keep else None,
+        sha256="",
+    )
 
 
 def to_visrep(file: EncoderFile, out: Path) -> list[str]:
@@ -87,7 +114,7 @@ def to_torchvision(file: EncoderFile, out: Path) -> list[str]:
             checked = _run_in_torchvision(file, temporary, out)
     lines = [f"left out  {left_out}"] if left_out else []
     lines += [f"wrote     {out} ({_size(out)})", _accounted(file, kept), f"          {checked}"]
-    if file.preprocess != torchvision.imagenet_preprocess().to_dict():
+    if file.preprocess != imagenet_preprocess().to_dict():
         lines.append(
             "note      a state dict does not say what its input went through; this encoder's: "
             f"{_input(file)}"
@@ -256,6 +283,9 @@ def _summary(file: EncoderFile) -> str:
         f"{numbers / 1e6:.2f} M parameters",
         _input(file),
     ]
+    if file.encoder:
+        others = f" (it also holds {', '.join(file.alternatives)})" if file.alternatives else ""
+        parts.insert(1, f"the {file.encoder} encoder{others}")
     parts += [f"projection head of {len(file.head['layers'])} layers"] if file.head else []
     parts += [f"classifier of {len(file.tensors['fc.weight'])} classes"] if file.part("fc") else []
     parts += [f"dropped {count} {group}" for group, count in file.dropped.items()]

@@ -236,7 +236,7 @@ def test_a_failed_check_leaves_no_file(tmp_path, encoder, monkeypatch, no_detect
     }[to]
     real = getattr(*reader)
 
-    def faulty(path):
+    def faulty(path, *_):
         file = real(path)
         if str(path) == str(encoder):
             return file

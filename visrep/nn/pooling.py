@@ -16,7 +16,7 @@ class MaxPool(nn.Module):
         self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.padding == "tf":
+        if self.padding != "torch":  # tf and haiku alike
             return F.max_pool2d(pad_same(x, kernel=3, stride=2, value=float("-inf")), 3, 2)
         return F.max_pool2d(x, 3, 2, padding=1)
 

@@ -34,6 +34,13 @@ SPEC_TYPES: dict[str, type | tuple[type, ...]] = {
     "stem": str,
     "padding": str,
 }
+RARE_TYPES: dict[str, type | tuple[type, ...]] = {  # of the keys that most nets do without
+    "shortcut": str,
+    "groups": int,
+    "inner": (int, float),
+    "project": bool,
+    "stride_in_1x1": bool,
+}
 
 
 @dataclass(kw_only=True)
@@ -48,6 +55,8 @@ class EncoderFile:
         classes: names of the classifier's outputs, where known.
         source: where the weights are from.
         kind: the format it was read from. Not stored.
+        encoder: which network of a checkpoint that holds several (query, online, ...). Not stored.
+        alternatives: the others that `encoder=` can ask for. Not stored.
         dropped: what a foreign checkpoint held besides: group -> number of tensors. Not stored.
         sha256: of the tensors, see `fingerprint`.
     """
@@ -59,6 +68,8 @@ class EncoderFile:
     classes: list[str] | None = None
     source: dict[str, Any] = field(default_factory=dict)
     kind: str = ""
+    encoder: str = ""
+    alternatives: tuple[str, ...] = ()
     dropped: dict[str, int] = field(default_factory=dict)
     sha256: str = ""
 
@@ -183,14 +194,15 @@ def build(backbone: Mapping[str, Any], kind: type[ResNet] = ResNet) -> ResNet:
     Raises:
         UserError: `backbone` describes no net.
     """
-    if set(backbone) != set(SPEC_TYPES):
+    if not set(SPEC_TYPES) <= set(backbone) <= {*SPEC_TYPES, *RARE_TYPES}:
         raise UserError(f"a backbone is described by {', '.join(SPEC_TYPES)}")
-    for key, types in SPEC_TYPES.items():
-        value = backbone[key]
-        if not isinstance(value, types) or (key != "sk" and isinstance(value, bool)):
+    for key, value in backbone.items():
+        types = {**SPEC_TYPES, **RARE_TYPES}[key]
+        if not isinstance(value, types) or (types is not bool and isinstance(value, bool)):
             raise UserError(f"a backbone of {key}={value!r} does not exist")
-    if not 0 < backbone["width"] < 1024:
-        raise UserError(f"a backbone of width={backbone['width']} does not exist")
+    for key in ("width", "inner", "groups"):
+        if not 0 < backbone.get(key, 1) < 1024:
+            raise UserError(f"a backbone of {key}={backbone[key]} does not exist")
     with torch.device("meta"):
         return kind(**backbone)
 

@@ -16,6 +16,7 @@ import yaml
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path
+from visrep.nn.resnet import BASIC, DEEP_STEMS, RARE
 from visrep.weights.canonical import EncoderFile, build, mismatch, shapes_of
 from visrep.weights.pickle_files import read_pickle, write_pickle
 
@@ -56,15 +57,17 @@ def detectron2_name(name: str, *, stem: str) -> str:
     stage = _STAGE.fullmatch(module)
     if stage:
         return f"res{int(stage[1]) + 1}.{stage[2]}.{_BLOCK[stage[3]]}.{tensor}"
-    return f"{(_DEEP_STEM if stem == 'd' else _STEM)[module]}.{tensor}"
+    return f"{(_DEEP_STEM if stem in DEEP_STEMS else _STEM)[module]}.{tensor}"
 
 
 def native(backbone: dict[str, Any]) -> bool:
     """Whether Detectron2's own ResNet holds this net."""
     if backbone["stem"] != "imagenet" or backbone["sk"] or backbone["padding"] != "torch":
         return False
+    if set(backbone) & set(RARE) or backbone["depth"] not in (18, 34, 50, 101, 152):
+        return False
     # It fixes the widths of ResNet-18 and ResNet-34.
-    return backbone["depth"] >= 50 or build(backbone).channels[0] == 64
+    return backbone["depth"] not in BASIC or build(backbone).channels[0] == 64
 
 
 def with_stem_stride(backbone: dict[str, Any], stem_stride: int | None) -> dict[str, Any]:

@@ -16,20 +16,30 @@ from visrep.weights.canonical import (
     require_finite,
 )
 from visrep.weights.formats import identify
+from visrep.weights.state import Choice
 from visrep.weights.torch_files import read_tree
 
+ASK_NOTHING = Choice()
 
-def read_weights(path: str | Path) -> EncoderFile:
+
+def read_weights(path: str | Path, choice: Choice = ASK_NOTHING) -> EncoderFile:
     """Read an encoder file or another checkpoint, told by its content. Nothing in it is executed.
+
+    Args:
+        choice: which network of a checkpoint that holds several, and what its content cannot say.
 
     Raises:
         UserError: there is no such file, it is damaged, of no known format, of an architecture
-            that visrep does not hold, or its weights are not finite.
+            that visrep does not hold, or its weights are not finite; or it has not what `choice`
+            asks for.
     """
     tree = read_tree(path)
     kind = identify(tree)
-    file = kind.read(tree)
+    file = kind.read(tree, choice)
     file.kind = kind.name
+    if choice.encoder is not None and choice.encoder != file.encoder:
+        others = ", ".join((file.encoder, *file.alternatives)) if file.encoder else "a single one"
+        raise UserError(f"{tree.path}: it holds no encoder={choice.encoder}, but {others}")
     require_finite(file, tree.path)
     return file
 

@@ -98,8 +98,8 @@ def read_tree(path: str | Path) -> Tree:
     )
 
 
-def float_tensor(tree: Tree, name: str, value: object) -> Tensor:
-    """`value` as a contiguous float32 tensor of its own, detached from the file.
+def check_tensor(tree: Tree, name: str, value: object) -> Tensor:
+    """`value`, if it is a tensor that weights can be read from.
 
     Raises:
         UserError: it is no dense floating-point tensor, or claims more bytes than the file has.
@@ -110,6 +110,16 @@ def float_tensor(tree: Tree, name: str, value: object) -> Tensor:
         raise UserError(f"{tree.path}: {name} holds {value.dtype}, not floating-point weights")
     if value.device.type != "cpu" or value.numel() * value.element_size() > tree.size:
         raise UserError(f"{tree.path}: {name} claims more data than the file holds; {AGAIN}")
+    return value
+
+
+def float_tensor(tree: Tree, name: str, value: object) -> Tensor:
+    """`value` as a contiguous float32 tensor of its own, detached from the file.
+
+    Raises:
+        UserError: see `check_tensor`.
+    """
+    value = check_tensor(tree, name, value)
     if tree.container == "safetensors" and value.dtype == torch.float32:
         return value  # read into memory of its own
     return value.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)

@@ -1,8 +1,8 @@
 """The checkpoint formats that `weights=` understands, one module each.
 
 A module holds NAME, `recognise(tree) -> bool`, which looks at names of keys and metadata only, and
-`read(tree) -> EncoderFile`. To add a format, add its module and one line to FORMATS. A file must
-match exactly one: nothing is guessed.
+`read(tree, choice) -> EncoderFile`, where `choice` is what the user asks for. To add a format, add
+its module and one line to FORMATS. A file must match exactly one: nothing is guessed.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
 from visrep.weights.formats import torchvision, visrep_encoder
+from visrep.weights.state import Choice
 from visrep.weights.torch_files import Tree, tensors_in
 
 
@@ -21,7 +22,7 @@ class Format:
 
     name: str
     recognise: Callable[[Tree], bool]
-    read: Callable[[Tree], EncoderFile]
+    read: Callable[[Tree, Choice], EncoderFile]
 
 
 OURS = Format(visrep_encoder.NAME, visrep_encoder.recognise, visrep_encoder.read)

@@ -9,17 +9,13 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.architecture import NAME as BACKBONE_NAME
-from visrep.weights.architecture import infer
-from visrep.weights.canonical import COUNTER, EncoderFile, differences
-from visrep.weights.torch_files import Tree, float_tensor, read_tree, save_torch
+from visrep.weights.canonical import EncoderFile
+from visrep.weights.state import Choice, State, encoder_file
+from visrep.weights.torch_files import Tree, read_tree, save_torch
 
 NAME = "torchvision state dict"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CONTAINERS = ("state_dict", "model")
 _CLASSIFIER = re.compile(r"fc\.(weight|bias)")
 
@@ -33,29 +29,13 @@ def recognise(tree: Tree) -> bool:
     )
 
 
-def read(tree: Tree) -> EncoderFile:
+def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError when the architecture is none that visrep holds."""
-    state, place = _state_dict(tree)
-    counters = [name for name in state if name.endswith(COUNTER)]
-    tensors = {
-        name: float_tensor(tree, name, value)
-        for name, value in state.items()
-        if name not in counters
-    }
-    types = sorted({str(state[name].dtype) for name in tensors} - {"torch.float32"})
-    if types:
-        place["stored_as"] = ", ".join(types).replace("torch.", "")
-    shapes = {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith("fc.")}
-    backbone = infer(shapes, tree.path)
-    file = EncoderFile(
-        backbone=backbone,
-        preprocess=imagenet_preprocess().to_dict(),
-        tensors=tensors,
-        source={"format": NAME, "file": tree.path.name, **place},
-        dropped={"counters of batches": len(counters)} if counters else {},
-    )
-    _check_classifier(file, tree)
-    return file
+    tensors, place = _state_dict(tree)
+    state = State(tree, tensors)
+    fc = state.take("fc.")
+    source = {"format": NAME, **place}
+    return encoder_file(state, state.take(""), choice=choice, fc=fc, source=source)
 
 
 def dump(path: str | Path, file: EncoderFile) -> None:
@@ -84,12 +64,7 @@ def dump(path: str | Path, file: EncoderFile) -> None:
 
 def inverse(path: str | Path) -> EncoderFile:
     """What `dump` wrote, read back."""
-    return read(read_tree(path))
-
-
-def imagenet_preprocess() -> Preprocess:
-    """torchvision's input for its ResNets."""
-    return Preprocess(size=224, resize=256, mean=MEAN, std=STD)
+    return read(read_tree(path), Choice())
 
 
 def _state_dict(tree: Tree) -> tuple[dict[str, Any], dict[str, str]]:
@@ -114,17 +89,3 @@ def _state_dict(tree: Tree) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _holds_a_net(state: dict[Any, Any]) -> bool:
     return any(isinstance(name, str) and name.endswith("conv1.weight") for name in state)
-
-
-def _check_classifier(file: EncoderFile, tree: Tree) -> None:
-    fc: dict[str, Tensor] = file.part("fc")
-    if not fc:
-        return
-    width = len(file.tensors["layer4.0.bn1.weight"]) * (4 if file.backbone["depth"] >= 50 else 1)
-    classes = len(fc["bias"]) if fc.get("bias") is not None and fc["bias"].dim() == 1 else 1
-    problem = differences(
-        {"weight": (classes, width), "bias": (classes,)},
-        {name: tuple(tensor.shape) for name, tensor in fc.items()},
-    )
-    if problem:
-        raise UserError(f"{tree.path}: in its classifier fc, {problem}")

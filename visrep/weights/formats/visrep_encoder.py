@@ -6,6 +6,7 @@ from typing import Any
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.canonical import FORMAT, EncoderFile, mismatch
+from visrep.weights.state import Choice
 from visrep.weights.torch_files import AGAIN, Tree, float_tensor
 
 NAME = "visrep encoder"
@@ -15,8 +16,10 @@ def recognise(tree: Tree) -> bool:
     return tree.metadata.get("format", "").startswith("visrep-encoder/")
 
 
-def read(tree: Tree) -> EncoderFile:
+def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError when the file is of another version, damaged or inconsistent."""
+    if choice.stem or choice.padding:
+        raise UserError(f"{tree.path} says itself what net it holds: leave out stem= and padding=")
     if tree.metadata["format"] != FORMAT:
         raise UserError(
             f"{tree.path} has the format {tree.metadata['format'][:40]!r}, this visrep reads "

@@ -1,0 +1,195 @@
+"""The tensors of a foreign checkpoint on their way to an encoder file, every one accounted for.
+
+A format takes what it knows under our names, drops groups by name, and hands the rest to
+`encoder_file`, which refuses a tensor that nobody has spoken for.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from visrep.data.preprocess import Preprocess
+from visrep.errors import UserError
+from visrep.weights.architecture import infer
+from visrep.weights.canonical import COUNTER, EncoderFile, mismatch
+from visrep.weights.torch_files import Tree, check_tensor, float_tensor
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+COUNTERS = "counters of batches"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What the user says about a checkpoint that its content does not say, or says otherwise.
+
+    Attributes:
+        encoder: which of several networks; None for the one that its source evaluates.
+        stem: of a first convolution of 3x3: cifar, cifar_pad2 or small.
+        padding: torch, tf or haiku, in place of the source's own.
+    """
+
+    encoder: str | None = None
+    stem: str | None = None
+    padding: str | None = None
+
+
+Raw = dict[str, Any]  # our name -> a tensor as the file holds it
+
+
+class State:
+    """A state dict whose tensors are taken or dropped until none is left.
+
+    Args:
+        tree: the file, for messages.
+        tensors: name -> tensor as the file holds it (`.shape`, `.dtype`).
+    """
+
+    def __init__(self, tree: Tree, tensors: Mapping[str, Any]) -> None:
+        self.tree = tree
+        self.left = {name: t for name, t in tensors.items() if not name.endswith(COUNTER)}
+        self.dropped: dict[str, int] = {}
+        self._count(COUNTERS, len(tensors) - len(self.left))
+
+    def take(self, prefix: str, rename: Callable[[str], str | None] | None = None) -> Raw:
+        """The tensors under `prefix`, without it; with `rename`, those it has a name for."""
+        taken = {}
+        for name in [name for name in self.left if name.startswith(prefix)]:
+            inner = name.removeprefix(prefix)
+            ours = rename(inner) if rename else inner
+            if ours is None:
+                continue
+            if ours in taken:
+                raise UserError(f"{self.tree.path}: {name} is there twice, as two names of {ours}")
+            taken[ours] = self.left.pop(name)
+        return taken
+
+    def drop(self, group: str, pattern: str) -> None:
+        """Leave out what the regular expression `pattern` matches from the start of the name."""
+        gone = [name for name in self.left if re.match(pattern, name)]
+        for name in gone:
+            del self.left[name]
+        self._count(group, len(gone))
+
+    def _count(self, group: str, number: int) -> None:
+        if number:
+            self.dropped[group] = self.dropped.get(group, 0) + number
+
+
+def encoder_file(
+    state: State,
+    backbone: Raw,
+    *,
+    choice: Choice,
+    source: Mapping[str, Any],
+    preprocess: Preprocess | None = None,
+    head: tuple[list[dict[str, Any]], Raw] | None = None,
+    fc: Raw | None = None,
+    classes: list[str] | None = None,
+    encoder: str = "",
+    alternatives: tuple[str, ...] = (),
+    **known: Any,
+) -> EncoderFile:
+    """Put an encoder file together; reads the tensors into memory.
+
+    Args:
+        state: what the other tensors were taken from; nothing must be left in it.
+        backbone: our name -> tensor.
+        choice: what the user asked for; `encoder` has been followed by the caller.
+        source: `format` and whatever else says where the weights are from.
+        preprocess: of the input; torchvision's for ImageNet if None.
+        head: layers of `visrep.nn.heads.MLP` and its tensors, see `head_of`.
+        fc: `weight` and `bias` of a classifier on the encoder (or on the head).
+        encoder, alternatives: the network chosen where the file holds several, and the others.
+        known: for `architecture.infer`: padding, stem, shortcut, stride_in_1x1.
+
+    Raises:
+        UserError: a tensor is left, visrep does not hold the architecture, or parts do not fit.
+    """
+    path = state.tree.path
+    if state.left:
+        names = sorted(state.left)
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise UserError(
+            f"{path}: it looks like {source['format']}, but {names[0]}{more} has no place in it"
+        )
+    raw = dict(backbone)
+    description = None
+    if head is not None:
+        layers, tensors = head
+        width = next(iter(tensors.values())).shape[1]
+        description = {"in_dim": int(width), "layers": layers}
+        raw |= {f"head.{name}": t for name, t in tensors.items()}
+    raw |= {f"fc.{name}": t for name, t in (fc or {}).items()}
+    for name, t in raw.items():
+        check_tensor(state.tree, name, t)
+    if choice.stem is not None and backbone["conv1.weight"].shape[2:] != (3, 3):
+        raise UserError(f"{path}: stem={choice.stem} is for nets that begin with a 3x3 convolution")
+    spec = infer(
+        {name: tuple(t.shape) for name, t in backbone.items()},
+        path,
+        **{**known, **{k: v for k in ("stem", "padding") if (v := getattr(choice, k))}},
+    )
+    types = sorted({str(t.dtype).removeprefix("torch.") for t in raw.values()} - {"float32"})
+    stored = {"stored_as": ", ".join(types)} if types else {}
+    file = EncoderFile(
+        backbone=spec,
+        preprocess=(preprocess or imagenet_preprocess()).to_dict(),
+        tensors={name: float_tensor(state.tree, name, t) for name, t in raw.items()},
+        head=description,
+        classes=classes,
+        source={"file": path.name, **source, **stored},
+        encoder=encoder,
+        alternatives=alternatives,
+        dropped=state.dropped,
+    )
+    problem = mismatch(file)
+    if problem:
+        raise UserError(f"{path}: {problem}")
+    return file
+
+
+def imagenet_preprocess() -> Preprocess:
+    """torchvision's input for its ResNets."""
+    return Preprocess(size=224, resize=256, mean=MEAN, std=STD)
+
+
+def head_of(tensors: Raw, *, last_relu: bool = False) -> tuple[list[dict[str, Any]], Raw]:
+    """Layers and tensors of an MLP that is an `nn.Sequential` of linears, batch norms and ReLUs.
+
+    Its names are `INDEX.weight` and the like. A 2-d weight begins a layer, one-dimensional tensors
+    at the next index are its batch norm, and every layer but the last ends in a ReLU (`last_relu`:
+    that one too).
+
+    Raises:
+        UserError: the names or shapes are no such MLP.
+    """
+    modules: dict[int, Raw] = {}
+    for name, tensor in tensors.items():
+        place, _, kind = name.partition(".")
+        if not place.isdecimal():
+            raise UserError(f"a head with {name!r} is no chain of linear layers and batch norms")
+        modules.setdefault(int(place), {})[kind] = tensor
+    layers: list[dict[str, Any]] = []
+    ours: Raw = {}
+    for index in sorted(modules):
+        module = modules[index]
+        if "running_mean" in module:
+            if not layers or layers[-1]["norm"] != "none":
+                raise UserError(f"the batch norm {index} of a head follows no linear layer")
+            kinds = {(True, True): "affine", (True, False): "scale", (False, False): "plain"}
+            key = ("weight" in module, "bias" in module)
+            if key not in kinds:
+                raise UserError(f"the batch norm {index} of a head has a bias, but no weight")
+            layers[-1]["norm"] = kinds[key]
+            ours |= {f"layers.{len(layers) - 1}.norm.{kind}": t for kind, t in module.items()}
+        elif "weight" in module and len(module["weight"].shape) == 2:
+            out = int(module["weight"].shape[0])
+            layers.append({"out": out, "bias": "bias" in module, "norm": "none", "relu": True})
+            ours |= {f"layers.{len(layers) - 1}.linear.{kind}": t for kind, t in module.items()}
+        else:
+            raise UserError(f"module {index} of a head is neither linear nor a batch norm")
+    if not layers:
+        raise UserError("a head has no linear layer")
+    layers[-1]["relu"] = last_relu
+    return layers, ours
