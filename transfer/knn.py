@@ -10,6 +10,7 @@ and `init=raw_pixels`.
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def main(cfg: DictConfig) -> None:
         )
         for metric, value in accuracies(scores, test.labels).items():
             run.log.info("kNN %s of %s on %s, k=%d: %.2f %%", metric, cfg.init, test.name, k, value)
-            run.record(
+            # The configuration of a record is its own, so that one k is no repetition of another.
+            replace(run, config=run.config | {"k": k}).record(
                 task="knn",
                 dataset=test.name,
                 metric=metric,

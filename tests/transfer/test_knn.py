@@ -59,6 +59,7 @@ def test_several_k_and_the_heads_own_output_at_once(root: Path) -> None:
     found = {record.extra["k"]: record for record in results.read(place / "results.jsonl")}
     assert list(found) == [1, 7, 40, 500]
     assert {record.extra["output"] for record in found.values()} == {"head"}
+    assert [record.config["k"] for record in found.values()] == [1, 7, 40, 500]
     net, preprocess, _ = frozen_output(weights, output="head")
     train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
     bank, queries = (features.extract(net, dataset, preprocess) for dataset in (train, test))
