@@ -1,5 +1,6 @@
 """Every `configs/paper/*.yaml` is a published run: it builds in full, its header says which."""
 
+import functools
 import re
 
 import pytest
@@ -47,6 +48,7 @@ RUNS = {
 }
 
 
+@functools.cache
 def composed(name: str, *overrides: str) -> object:
     cfg, _ = compose("pretrain", [f"paper={name}", "out=unused", "data.root=unused", *overrides])
     return cfg
