@@ -51,6 +51,11 @@ def main(cfg: DictConfig) -> None:
             raise ConfigError(f"{path} is a folder: give out= a file name")
         if path.exists() and not cfg.overwrite:
             raise ConfigError(f"{path} exists: choose another out=, or overwrite=true")
+    at = cfg.classifier
+    if at is not None and (not isinstance(at, int) or isinstance(at, bool) or at < 0):
+        raise ConfigError(f"classifier={at}: give the number of a layer, 0 for the encoder")
+    if cfg.origin not in (None, "simclr"):
+        raise ConfigError(f"origin={cfg.origin}: the only one is simclr")
     choice = Choice(
         encoder=cfg.encoder,
         stem=cfg.stem,
