@@ -534,7 +534,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "VISSL: linear probes": vissl_probes,
     "VISSL: converted": lambda: vissl_converted("_feature_blocks."),
     "VISSL: converted, trunk": lambda: vissl_converted("trunk._feature_blocks.", depth=26),
-    "VISSL: bare": lambda: vissl_converted("_feature_blocks.", None, depth=200, width=1 / 32),
+    "VISSL: bare": lambda: vissl_converted("_feature_blocks.", None, depth=34),
     "mmselfsup 0.x: MoCo": lambda: mmselfsup_moco(old=True),
     "mmselfsup 1.x: MoCo": lambda: mmselfsup_moco(old=False),
     "OpenSelfSup: BYOL": lambda: mmselfsup_byol(old=True),
