@@ -51,7 +51,13 @@ def main(cfg: DictConfig) -> None:
             raise ConfigError(f"{path} is a folder: give out= a file name")
         if path.exists() and not cfg.overwrite:
             raise ConfigError(f"{path} exists: choose another out=, or overwrite=true")
-    choice = Choice(encoder=cfg.encoder, stem=cfg.stem, padding=cfg.padding)
+    choice = Choice(
+        encoder=cfg.encoder,
+        stem=cfg.stem,
+        padding=cfg.padding,
+        classifier=cfg.classifier,
+        origin=cfg.origin,
+    )
     file = with_head(read_weights(cfg.weights, choice), cfg.head)
     lines = [f"read      {cfg.weights}: {_summary(file)}"]
     lines += [f"note      {file.source['note']}"] if "note" in file.source else []
@@ -95,7 +101,8 @@ def to_visrep(file: EncoderFile, out: Path) -> list[str]:
         with _writing(out):
             dump_encoder(temporary, file)
         with _checking({temporary: out}):
-            _require_equal(read_weights(temporary).tensors, file.tensors, out)
+            back = read_weights(temporary, Choice(on_demand=True))
+            _require_equal(back.tensors, file.tensors, out)
     return [
         f"wrote     {out} ({_size(out)})",
         f"verified  {len(file.tensors)} of {len(file.tensors)} tensors accounted for, read back "
@@ -222,7 +229,8 @@ def _require_equal(
         which = f"{lost[0]} is lost" if lost else f"{strange[0]} has appeared"
         raise CheckFailed(f"{out}: read back, {len(lost) + len(strange)} tensors differ: {which}")
     for name, tensor in written.items():
-        if read_back[name].dtype != tensor.dtype or not torch.equal(read_back[name], tensor):
+        again = read_back[name]  # one at a time: it may be read on demand
+        if again.dtype != tensor.dtype or not torch.equal(again, tensor):
             raise CheckFailed(f"{out}: {name} is not the same when it is read back")
 
 

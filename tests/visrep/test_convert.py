@@ -237,10 +237,11 @@ def test_a_failed_check_leaves_no_file(tmp_path, encoder, monkeypatch, no_detect
     }[to]
     real = getattr(*reader)
 
-    def faulty(path, *_):
-        file = real(path)
+    def faulty(path, *rest):
+        file = real(path, *rest)
         if str(path) == str(encoder):
             return file
+        file.tensors = dict(file.tensors)
         if fault == "changed":
             file.tensors = change_one(file.tensors)
         elif fault == "lost":

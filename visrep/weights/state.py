@@ -13,7 +13,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.architecture import infer
 from visrep.weights.canonical import COUNTER, EncoderFile, mismatch
-from visrep.weights.torch_files import Tree, check_tensor, float_tensor
+from visrep.weights.tree import OnDemand, Tree, check_tensor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COUNTERS = "counters of batches"
@@ -27,11 +27,17 @@ class Choice:
         encoder: which of several networks; None for the one that its source evaluates.
         stem: of a first convolution of 3x3: cifar, cifar_pad2 or small.
         padding: torch, tf or haiku, in place of the source's own.
+        on_demand: leave the tensors in the file; whoever wants one reads it.
+        classifier: layer of the projection head that the classifier sits on, 0 for the encoder.
+        origin: simclr, of weights under torchvision's names that were converted from SimCLR v1.
     """
 
     encoder: str | None = None
     stem: str | None = None
     padding: str | None = None
+    on_demand: bool = False
+    classifier: int | None = None
+    origin: str | None = None
 
 
 T = TypeVar("T")
@@ -81,7 +87,7 @@ class State:
         self.tree = tree
         self.left = {name: t for name, t in tensors.items() if not name.endswith(COUNTER)}
         self.dropped: dict[str, int] = {}
-        self._count(COUNTERS, len(tensors) - len(self.left))
+        self.count(COUNTERS, len(tensors) - len(self.left))
 
     def take(self, prefix: str, rename: Callable[[str], str | None] | None = None) -> Raw:
         """The tensors under `prefix`, without it; with `rename`, those it has a name for."""
@@ -101,9 +107,10 @@ class State:
         gone = [name for name in self.left if re.match(pattern, name)]
         for name in gone:
             del self.left[name]
-        self._count(group, len(gone))
+        self.count(group, len(gone))
 
-    def _count(self, group: str, number: int) -> None:
+    def count(self, group: str, number: int) -> None:
+        """Report `number` tensors as dropped under the name of `group`."""
         if number:
             self.dropped[group] = self.dropped.get(group, 0) + number
 
@@ -123,7 +130,7 @@ def encoder_file(
     note: str = "",
     **known: Any,
 ) -> EncoderFile:
-    """Put an encoder file together; reads the tensors into memory.
+    """Put an encoder file together; reads the tensors into memory, unless `choice` says otherwise.
 
     Args:
         state: what the other tensors were taken from; nothing must be left in it.
@@ -151,7 +158,7 @@ def encoder_file(
     description = None
     if head is not None:
         layers, tensors = head
-        width = next(iter(tensors.values())).shape[1]
+        width = tensors["layers.0.linear.weight"].shape[1]
         description = {"in_dim": int(width), "layers": layers}
         raw |= {f"head.{name}": t for name, t in tensors.items()}
     raw |= {f"fc.{name}": t for name, t in (fc or {}).items()}
@@ -166,10 +173,11 @@ def encoder_file(
     )
     types = sorted({str(t.dtype).removeprefix("torch.") for t in raw.values()} - {"float32"})
     stored = {"stored_as": ", ".join(types)} if types else {}
+    placed = OnDemand(state.tree, raw)
     file = EncoderFile(
         backbone=spec,
         preprocess=(preprocess or imagenet_preprocess()).to_dict(),
-        tensors={name: float_tensor(state.tree, name, t) for name, t in raw.items()},
+        tensors=placed if choice.on_demand else dict(placed),
         head=description,
         classes=classes,
         source={"file": path.name, **source, **stored, **({"note": note} if note else {})},

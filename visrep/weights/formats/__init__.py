@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
 from visrep.weights.formats import (
+    byol,
     detectron2,
     huggingface,
     openmmlab,
+    simclr_tf,
+    simclr_torch,
     timm,
     torchvision,
     visrep_encoder,
@@ -38,6 +41,9 @@ OURS = Format(visrep_encoder.NAME, visrep_encoder.recognise, visrep_encoder.read
 FORMATS = [
     OURS,
     Format(torchvision.NAME, torchvision.recognise, torchvision.read),
+    Format(simclr_tf.NAME, simclr_tf.recognise, simclr_tf.read),
+    Format(simclr_torch.NAME, simclr_torch.recognise, simclr_torch.read),
+    Format(byol.NAME, byol.recognise, byol.read),
     Format(timm.NAME, timm.recognise, timm.read),
     Format(huggingface.NAME, huggingface.recognise, huggingface.read),
     Format(vissl.NAME, vissl.recognise, vissl.read),

@@ -3,7 +3,8 @@
 Such are torchvision's own (`model`, and `model_ema` on request), plain nets of timm, and what the
 linear evaluations of MoCo and SimSiam save (`state_dict`, names under `module.`). The weights
 carry nothing about their input, so torchvision's own is recorded: RGB in [0, 1], ImageNet's mean
-and standard deviation, short side to 256, centre crop of 224.
+and standard deviation, short side to 256, centre crop of 224. Weights that were converted from
+SimCLR v1 look the same: `origin=simclr` says that they are.
 """
 
 import re
@@ -18,6 +19,7 @@ from visrep.errors import UserError
 from visrep.weights.architecture import NAME as BACKBONE_NAME
 from visrep.weights.canonical import EncoderFile
 from visrep.weights.detectron2 import describe
+from visrep.weights.formats import simclr_torch
 from visrep.weights.names import without_wrappers
 from visrep.weights.state import Choice, State, encoder_file, pick
 from visrep.weights.torch_files import Tree, read_tree, save_torch
@@ -51,12 +53,24 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError when the architecture is none that visrep holds."""
     encoder, (tensors, place), others = pick(_nets(tree), choice)
     state = State(tree, tensors)
+    source = {"format": NAME, **place}
+    if choice.origin == "simclr":
+        # Nothing in the file tells it from torchvision's. Its converter has lost the fc.bias.
+        state.drop("of the classifier without its bias", r"fc\.")
+        return encoder_file(
+            state,
+            state.take(""),
+            choice=choice,
+            source={**source, "origin": "simclr"},
+            preprocess=simclr_torch.preprocess(),
+            padding="tf",
+        )
     return encoder_file(
         state,
         fc=state.take("fc."),
         backbone=state.take(""),
         choice=choice,
-        source={"format": NAME, **place},
+        source=source,
         encoder=encoder,
         alternatives=others,
     )
@@ -91,8 +105,8 @@ def dump(path: str | Path, file: EncoderFile) -> None:
 
 
 def inverse(path: str | Path) -> EncoderFile:
-    """What `dump` wrote, read back."""
-    return read(read_tree(path), Choice())
+    """What `dump` wrote, to be read on demand."""
+    return read(read_tree(path), Choice(on_demand=True))
 
 
 def own_class(file: EncoderFile) -> tuple[str, nn.Module] | str:
