@@ -14,6 +14,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
 from visrep.weights.names import shortcut_kind, shortcut_names, without_wrappers
+from visrep.weights.pickle_records import Inert
 from visrep.weights.state import MEAN, STD, Choice, State, encoder_file, pick
 from visrep.weights.torch_files import Tree, read_tree
 
@@ -155,8 +156,7 @@ def _extras(names: Any) -> set[str]:
 
 def _preprocess(args: Any) -> Preprocess:
     """timm trains with ImageNet's mean and std where its options give no others."""
-    given = args if isinstance(args, dict) else getattr(args, "state", None)  # or inert Namespace
-    given = given if isinstance(given, dict) else {}
+    given = args.fields() if isinstance(args, Inert) else {}  # an argparse.Namespace
     return Preprocess(
         size=224, resize=256, mean=given.get("mean") or MEAN, std=given.get("std") or STD
     )
