@@ -52,6 +52,7 @@ def main(cfg: DictConfig) -> None:
     choice = Choice(encoder=cfg.encoder, stem=cfg.stem, padding=cfg.padding)
     file = with_head(read_weights(cfg.weights, choice), cfg.head)
     lines = [f"read      {cfg.weights}: {_summary(file)}"]
+    lines += [f"note      {file.source['note']}"] if "note" in file.source else []
     if cfg.to == "visrep":
         lines += to_visrep(file, out)
     elif cfg.to == "torchvision":

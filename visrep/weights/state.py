@@ -37,6 +37,37 @@ class Choice:
 Raw = dict[str, Any]  # our name -> a tensor as the file holds it
 
 
+def unwrap(tree: Tree, *containers: str) -> tuple[Raw, dict[str, str]]:
+    """The state dict in the first of `containers` that the file has, or else the file's own, less a
+    prefix `module.` that all names have; and what was taken off, for `source`.
+
+    It is empty where the file holds no dict with texts for keys.
+    """
+    value, place = tree.value, {}
+    if isinstance(value, dict):
+        for container in containers:
+            if isinstance(value.get(container), dict):
+                value, place = value[container], {"container": container}
+                break
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        return {}, {}
+    if value and all(name.startswith("module.") for name in value):
+        value = {name.removeprefix("module."): tensor for name, tensor in value.items()}
+        place["prefix"] = "module."
+    return value, place
+
+
+def pick(encoders: Mapping[str, str], choice: Choice) -> tuple[str, str, tuple[str, ...]]:
+    """Name and prefix of the encoder asked for, or of the first one; the names of the others.
+
+    `encoders`: name -> prefix. One that is not there is refused by `read_weights`, which compares
+    the name with what was asked for.
+    """
+    asked = choice.encoder
+    name = asked if asked is not None and asked in encoders else next(iter(encoders))
+    return name, encoders[name], tuple(other for other in encoders if other != name)
+
+
 class State:
     """A state dict whose tensors are taken or dropped until none is left.
 
@@ -64,6 +95,16 @@ class State:
             taken[ours] = self.left.pop(name)
         return taken
 
+    def take_head(self, prefix: str) -> tuple[list[dict[str, Any]], Raw] | None:
+        """The projection head under `prefix`, as `head_of` gives it; None if there is none."""
+        tensors = self.take(prefix)
+        for name, tensor in tensors.items():
+            check_tensor(self.tree, f"{prefix}{name}", tensor)
+        try:
+            return head_of(tensors) if tensors else None
+        except UserError as error:
+            raise UserError(f"{self.tree.path}: {error}") from error
+
     def drop(self, group: str, pattern: str) -> None:
         """Leave out what the regular expression `pattern` matches from the start of the name."""
         gone = [name for name in self.left if re.match(pattern, name)]
@@ -88,6 +129,7 @@ def encoder_file(
     classes: list[str] | None = None,
     encoder: str = "",
     alternatives: tuple[str, ...] = (),
+    note: str = "",
     **known: Any,
 ) -> EncoderFile:
     """Put an encoder file together; reads the tensors into memory.
@@ -101,6 +143,7 @@ def encoder_file(
         head: layers of `visrep.nn.heads.MLP` and its tensors, see `head_of`.
         fc: `weight` and `bias` of a classifier on the encoder (or on the head).
         encoder, alternatives: the network chosen where the file holds several, and the others.
+        note: what had to be assumed; it is shown to the user and kept in `source`.
         known: for `architecture.infer`: padding, stem, shortcut, stride_in_1x1.
 
     Raises:
@@ -138,7 +181,7 @@ def encoder_file(
         tensors={name: float_tensor(state.tree, name, t) for name, t in raw.items()},
         head=description,
         classes=classes,
-        source={"file": path.name, **source, **stored},
+        source={"file": path.name, **source, **stored, **({"note": note} if note else {})},
         encoder=encoder,
         alternatives=alternatives,
         dropped=state.dropped,
@@ -159,12 +202,14 @@ def head_of(tensors: Raw, *, last_relu: bool = False) -> tuple[list[dict[str, An
 
     Its names are `INDEX.weight` and the like. A 2-d weight begins a layer, one-dimensional tensors
     at the next index are its batch norm, and every layer but the last ends in a ReLU (`last_relu`:
-    that one too).
+    that one too). A single linear, whose names have no index, is an MLP of one layer.
 
     Raises:
         UserError: the names or shapes are no such MLP.
     """
     modules: dict[int, Raw] = {}
+    if "weight" in tensors:
+        tensors = {f"0.{name}": tensor for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         place, _, kind = name.partition(".")
         if not place.isdecimal():

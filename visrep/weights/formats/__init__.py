@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
-from visrep.weights.formats import torchvision, visrep_encoder
+from visrep.weights.formats import barlow_twins, moco, simsiam, swav, torchvision, visrep_encoder
 from visrep.weights.state import Choice
 from visrep.weights.torch_files import Tree, tensors_in
 
@@ -29,6 +29,10 @@ OURS = Format(visrep_encoder.NAME, visrep_encoder.recognise, visrep_encoder.read
 FORMATS = [
     OURS,
     Format(torchvision.NAME, torchvision.recognise, torchvision.read),
+    Format(moco.NAME, moco.recognise, moco.read),
+    Format(simsiam.NAME, simsiam.recognise, simsiam.read),
+    Format(swav.NAME, swav.recognise, swav.read),
+    Format(barlow_twins.NAME, barlow_twins.recognise, barlow_twins.read),
 ]
 
 

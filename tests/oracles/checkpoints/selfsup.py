@@ -1,0 +1,197 @@
+"""Checkpoints of the PyTorch projects, with their names, shapes' rules and containers.
+
+Every function returns a `Case`: what torch would save, and the module whose pooled features the
+conversion must give. CASES lists them all: name -> function.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.oracles.checkpoints.resnets import BOTTLENECK, Torchvision, mlp
+from tests.oracles.encoders import stir
+
+
+@dataclass
+class Case:
+    """A checkpoint and what must come of it.
+
+    Attributes:
+        format: NAME of the format.
+        content: what is saved.
+        features: N x 3 x H x W -> N x D, the source's own.
+        head: N x D -> N x E, the source's projection head; None where it must not be kept.
+        classifier: N x D -> N x C.
+        others: name of a further encoder -> its features.
+        encoder: name of the encoder taken.
+        expected: what the backbone's description holds, among others.
+        mean, std: of the recorded input.
+        note: part of what the user must be told.
+    """
+
+    format: str
+    content: Any
+    features: Callable[[Tensor], Tensor]
+    head: Callable[[Tensor], Tensor] | None = None
+    classifier: Callable[[Tensor], Tensor] | None = None
+    others: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    encoder: str = ""
+    expected: dict[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    note: str = ""
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The state dict in `content`."""
+        return self.content[self.container] if self.container else self.content
+
+    @property
+    def container(self) -> str | None:
+        return next((key for key in ("state_dict", "model", "net") if key in self.content), None)
+
+    def with_state(self, state: dict[str, Tensor]) -> Any:
+        """`content` with another state dict."""
+        return {**self.content, self.container: state} if self.container else state
+
+
+def fresh(module: nn.Module, seed: int = 0) -> nn.Module:
+    return stir(module, seed).eval()
+
+
+def named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in module.state_dict().items()}
+
+
+def optimizer() -> dict[str, Any]:
+    """What SGD with momentum saves."""
+    return {
+        "state": {0: {"momentum_buffer": torch.ones(3)}},
+        "param_groups": [{"lr": 0.03, "momentum": 0.9, "nesterov": False, "params": [0]}],
+    }
+
+
+def training(state: dict[str, Tensor], **more: Any) -> dict[str, Any]:
+    return {
+        "epoch": 200,
+        "arch": "resnet50",
+        "state_dict": state,
+        "optimizer": optimizer(),
+        **more,
+    }
+
+
+def moco(head: nn.Module, kind: Any = None) -> Case:
+    query, key = (fresh(Torchvision(**({"kind": kind} if kind else {})), seed) for seed in (0, 1))
+    state: dict[str, Tensor] = {
+        "module.queue": torch.ones(8, 16),
+        "module.queue_ptr": torch.zeros(1, dtype=torch.int64),
+    }
+    for prefix, net in (("module.encoder_q.", query), ("module.encoder_k.", key)):
+        state |= named(prefix, net) | named(f"{prefix}fc.", head)
+    return Case(
+        format="MoCo",
+        content=training(state),
+        features=query,
+        head=head,
+        others={"key": key},
+        encoder="query",
+    )
+
+
+def moco_v1() -> Case:
+    return moco(fresh(nn.Linear(32, 8)))
+
+
+def moco_v2() -> Case:
+    return moco(fresh(mlp(128, 128, 8)), BOTTLENECK)
+
+
+def linear_evaluation() -> Case:
+    """MoCo's and SimSiam's: torchvision's names with a trained `fc`."""
+    net, fc = fresh(Torchvision(kind=BOTTLENECK)), fresh(nn.Linear(128, 10))
+    state = named("module.", net) | named("module.fc.", fc)
+    return Case(
+        format="torchvision state dict",
+        content=training(state, best_acc1=torch.tensor(67.5)),
+        features=net,
+        classifier=fc,
+    )
+
+
+def simsiam() -> Case:
+    net = fresh(Torchvision(kind=BOTTLENECK))
+    head = mlp(128, 128, 128, 16, norms="bbp")
+    head[6] = nn.Linear(128, 16)  # its bias is there, but frozen
+    fresh(head)
+    state = named("module.encoder.", net) | named("module.encoder.fc.", head)
+    state |= named("module.predictor.", fresh(mlp(16, 4, 16, norms="b-")))
+    return Case(format="SimSiam", content=training(state), features=net, head=head)
+
+
+def swav(
+    *,
+    widen: int = 1,
+    bare: bool = True,
+    prototypes: tuple[int, ...] = (30,),
+    hidden: int | None = 16,
+) -> Case:
+    net = fresh(Torchvision(kind=BOTTLENECK, widen=widen))
+    width = 128 * widen
+    head = fresh(mlp(width, hidden, 8, norms="b-", bias=True) if hidden else nn.Linear(width, 8))
+    state = named("module.", net) | named("module.projection_head.", head)
+    if len(prototypes) == 1:
+        state["module.prototypes.weight"] = torch.ones(prototypes[0], 8)
+    else:
+        for i, count in enumerate(prototypes):
+            state[f"module.prototypes.prototypes{i}.weight"] = torch.ones(count, 8)
+    content = state if bare else {"epoch": 5, "state_dict": state, "optimizer": optimizer()}
+    return Case(
+        format="SwAV",
+        content=content,
+        features=net,
+        head=head,
+        expected={"width": widen / 16},
+        std=(0.228, 0.224, 0.225),
+    )
+
+
+def swav_finetuned() -> Case:
+    net, fc = fresh(Torchvision(kind=BOTTLENECK)), fresh(nn.Linear(128, 10))
+    state = named("module.", net) | named("module.projection_head.", fc)
+    content = {"epoch": 20, "state_dict": state, "optimizer": optimizer(), "best_acc": (50.0, 70.0)}
+    std = (0.228, 0.224, 0.225)
+    return Case(format="SwAV", content=content, features=net, classifier=fc, std=std)
+
+
+def barlow_twins() -> Case:
+    net = fresh(Torchvision(kind=BOTTLENECK))
+    head = fresh(mlp(128, 64, 64, 64, norms="bb-", bias=False))
+    norm = fresh(nn.BatchNorm1d(64, affine=False))
+    state = named("module.backbone.", net) | named("module.projector.", head)
+    state |= named("module.bn.", norm)
+    content = {"epoch": 1000, "model": state, "optimizer": optimizer()}
+    return Case(format="Barlow Twins", content=content, features=net, head=head)
+
+
+def barlow_twins_hub() -> Case:
+    net = fresh(Torchvision(kind=BOTTLENECK))
+    return Case(format="torchvision state dict", content=net.state_dict(), features=net)
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "MoCo v1": moco_v1,
+    "MoCo v2": moco_v2,
+    "linear evaluation of MoCo and SimSiam": linear_evaluation,
+    "SimSiam": simsiam,
+    **{f"SwAV w{widen}": lambda w=widen: swav(widen=w) for widen in (1, 2, 4, 5)},
+    "SwAV, training": lambda: swav(bare=False),
+    "DeepCluster v2": lambda: swav(bare=False, prototypes=(30, 30, 30)),
+    "SwAV, linear head": lambda: swav(hidden=None),
+    "SwAV, finetuned": swav_finetuned,
+    "Barlow Twins": barlow_twins,
+    "Barlow Twins, hub": barlow_twins_hub,
+}
