@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.architecture import infer
@@ -57,6 +59,11 @@ def unwrap(tree: Tree, *containers: str) -> tuple[Raw, dict[str, str]]:
     return value, place
 
 
+def changed(tensor: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """What `change` makes of a tensor as the file holds it, before it is read where that is so."""
+    return tensor.then(change) if hasattr(tensor, "then") else change(tensor)
+
+
 def pick(encoders: Mapping[str, str], choice: Choice) -> tuple[str, str, tuple[str, ...]]:
     """Name and prefix of the encoder asked for, or of the first one; the names of the others.
 
@@ -80,7 +87,7 @@ class State:
         self.tree = tree
         self.left = {name: t for name, t in tensors.items() if not name.endswith(COUNTER)}
         self.dropped: dict[str, int] = {}
-        self._count(COUNTERS, len(tensors) - len(self.left))
+        self.count(COUNTERS, len(tensors) - len(self.left))
 
     def take(self, prefix: str, rename: Callable[[str], str | None] | None = None) -> Raw:
         """The tensors under `prefix`, without it; with `rename`, those it has a name for."""
@@ -95,11 +102,10 @@ class State:
             taken[ours] = self.left.pop(name)
         return taken
 
-    def take_head(self, prefix: str) -> tuple[list[dict[str, Any]], Raw] | None:
-        """The projection head under `prefix`, as `head_of` gives it; None if there is none."""
-        tensors = self.take(prefix)
+    def head(self, tensors: Raw) -> tuple[list[dict[str, Any]], Raw] | None:
+        """`head_of(tensors)`; None if there are none."""
         for name, tensor in tensors.items():
-            check_tensor(self.tree, f"{prefix}{name}", tensor)
+            check_tensor(self.tree, name, tensor)
         try:
             return head_of(tensors) if tensors else None
         except UserError as error:
@@ -110,9 +116,10 @@ class State:
         gone = [name for name in self.left if re.match(pattern, name)]
         for name in gone:
             del self.left[name]
-        self._count(group, len(gone))
+        self.count(group, len(gone))
 
-    def _count(self, group: str, number: int) -> None:
+    def count(self, group: str, number: int) -> None:
+        """Say of `number` tensors that they are left out, or have become something else."""
         if number:
             self.dropped[group] = self.dropped.get(group, 0) + number
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
-from visrep.weights.formats import barlow_twins, moco, simsiam, swav, torchvision, visrep_encoder
+from visrep.weights.formats import (
+    barlow_twins,
+    lightly,
+    moco,
+    simsiam,
+    swav,
+    torchvision,
+    visrep_encoder,
+)
 from visrep.weights.state import Choice
 from visrep.weights.torch_files import Tree, tensors_in
 
@@ -33,6 +41,7 @@ FORMATS = [
     Format(simsiam.NAME, simsiam.recognise, simsiam.read),
     Format(swav.NAME, swav.recognise, swav.read),
     Format(barlow_twins.NAME, barlow_twins.recognise, barlow_twins.read),
+    Format(lightly.NAME, lightly.recognise, lightly.read),
 ]
 
 

@@ -20,7 +20,7 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError, see `encoder_file`."""
     tensors, place = unwrap(tree, "model")
     state = State(tree, tensors)
-    head = state.take_head("projector.")
+    head = state.head(state.take("projector."))
     backbone = state.take("backbone.")
     state.drop("statistics of the batch norm in the loss", r"bn\.running_(mean|var)$")
     source = {"format": NAME, **place}

@@ -25,7 +25,7 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     state = State(tree, tensors)
     present = {name: p for name, p in _ENCODERS.items() if f"{p}conv1.weight" in tensors}
     encoder, prefix, others = pick(present, choice)
-    head = state.take_head(f"{prefix}fc.")
+    head = state.head(state.take(f"{prefix}fc."))
     backbone = state.take(prefix)
     for other in others:
         state.drop(f"tensors of the {other} encoder", re.escape(present[other]))

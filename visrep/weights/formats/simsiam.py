@@ -21,7 +21,7 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError, see `encoder_file`."""
     tensors, place = unwrap(tree, "state_dict")
     state = State(tree, tensors)
-    head = state.take_head("encoder.fc.")
+    head = state.head(state.take("encoder.fc."))
     backbone = state.take("encoder.")
     state.drop("tensors of the predictor", r"predictor\.")
     source = {"format": NAME, **place}

@@ -40,7 +40,7 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     # Their script for finetuning names its classifier so, and keeps no prototypes.
     finetuned = "projection_head.weight" in state.left and "sets of prototypes" not in state.dropped
     fc = state.take("projection_head.") if finetuned else None
-    head = state.take_head("projection_head.")
+    head = state.head(state.take("projection_head."))
     return encoder_file(
         state,
         state.take(""),
