@@ -23,7 +23,7 @@ from visrep.weights import detectron2 as d2
 from visrep.weights.canonical import dump_encoder
 from visrep.weights.formats import torchvision, visrep_encoder
 from visrep.weights.reading import encoder_of
-from visrep.weights.state import Choice, imagenet_preprocess
+from visrep.weights.state import INPUTS, Choice, imagenet_preprocess
 
 TARGETS = ("visrep", "detectron2", "torchvision")
 TOLERANCE = 1e-5
@@ -49,7 +49,9 @@ def main(cfg: DictConfig) -> None:
             raise ConfigError(f"{path} is a folder: give out= a file name")
         if path.exists() and not cfg.overwrite:
             raise ConfigError(f"{path} exists: choose another out=, or overwrite=true")
-    choice = Choice(encoder=cfg.encoder, stem=cfg.stem, padding=cfg.padding)
+    if cfg.input is not None and cfg.input not in INPUTS:
+        raise ConfigError(f"input={cfg.input}: choose one of {', '.join(INPUTS)}")
+    choice = Choice(encoder=cfg.encoder, stem=cfg.stem, padding=cfg.padding, input=cfg.input)
     file = with_head(read_weights(cfg.weights, choice), cfg.head)
     lines = [f"read      {cfg.weights}: {_summary(file)}"]
     lines += [f"note      {file.source['note']}"] if "note" in file.source else []

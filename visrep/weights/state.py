@@ -21,6 +21,18 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COUNTERS = "counters of batches"
 
 
+def _input(mean: tuple[float, ...], std: tuple[float, ...], size: int, resize: int) -> Preprocess:
+    return Preprocess(size=size, resize=resize, mean=mean, std=std)
+
+
+INPUTS = {  # what an encoder that was trained on a data set is usually shown
+    "imagenet": _input(MEAN, STD, 224, 256),
+    "cifar10": _input((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 32, 32),
+    "cifar100": _input((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), 32, 32),
+    "stl10": _input((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261), 96, 96),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """What the user says about a checkpoint that its content does not say, or says otherwise.
@@ -29,11 +41,13 @@ class Choice:
         encoder: which of several networks; None for the one that its source evaluates.
         stem: of a first convolution of 3x3: cifar, cifar_pad2 or small.
         padding: torch, tf or haiku, in place of the source's own.
+        input: a data set of INPUTS, whose input is recorded in place of the source's own.
     """
 
     encoder: str | None = None
     stem: str | None = None
     padding: str | None = None
+    input: str | None = None
 
 
 Raw = dict[str, Any]  # our name -> a tensor as the file holds it
@@ -175,6 +189,8 @@ def encoder_file(
         check_tensor(state.tree, name, t)
     if choice.stem is not None and backbone["conv1.weight"].shape[2:] != (3, 3):
         raise UserError(f"{path}: stem={choice.stem} is for nets that begin with a 3x3 convolution")
+    if choice.input is not None:
+        preprocess = INPUTS[choice.input]
     spec = infer(
         {name: tuple(t.shape) for name, t in backbone.items()},
         path,
@@ -201,7 +217,7 @@ def encoder_file(
 
 def imagenet_preprocess() -> Preprocess:
     """torchvision's input for its ResNets."""
-    return Preprocess(size=224, resize=256, mean=MEAN, std=STD)
+    return INPUTS["imagenet"]
 
 
 def head_of(tensors: Raw, *, last_relu: bool = False) -> tuple[list[dict[str, Any]], Raw]:

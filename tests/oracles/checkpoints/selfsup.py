@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tests.oracles.checkpoints.case import Case, fresh, named, optimizer, training
 from tests.oracles.checkpoints.lightly import LIGHTLY
 from tests.oracles.checkpoints.resnets import BOTTLENECK, Torchvision, mlp
+from tests.oracles.checkpoints.solo_learn import SOLO_LEARN
 
 
 def moco(head: nn.Module, kind: Any = None) -> Case:
@@ -125,4 +126,5 @@ CASES: dict[str, Callable[[], Case]] = {
     "Barlow Twins": barlow_twins,
     "Barlow Twins, hub": barlow_twins_hub,
     **LIGHTLY,
+    **SOLO_LEARN,
 }

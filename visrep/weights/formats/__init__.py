@@ -16,6 +16,7 @@ from visrep.weights.formats import (
     lightly,
     moco,
     simsiam,
+    solo_learn,
     swav,
     torchvision,
     visrep_encoder,
@@ -42,6 +43,7 @@ FORMATS = [
     Format(swav.NAME, swav.recognise, swav.read),
     Format(barlow_twins.NAME, barlow_twins.recognise, barlow_twins.read),
     Format(lightly.NAME, lightly.recognise, lightly.read),
+    Format(solo_learn.NAME, solo_learn.recognise, solo_learn.read),
 ]
 
 

@@ -14,6 +14,7 @@ Their methods name the encoders differently, see `_ENCODERS`.
 """
 
 import re
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -126,13 +127,13 @@ def _state_dict(tree: Tree) -> tuple[Raw, dict[str, str]]:
     return plain, {**place, "prefix": "model."}
 
 
-def _encoders(names: Any) -> dict[str, str] | None:
+def _encoders(names: Collection[str]) -> dict[str, str] | None:
     """The first row of `_ENCODERS` whose every prefix has a ResNet's names."""
     rows = (row for row in _ENCODERS if all(_order(prefix, names) for prefix in row.values()))
     return next(rows, None)
 
 
-def _order(prefix: str, names: Any) -> dict[str, str] | None:
+def _order(prefix: str, names: Collection[str]) -> dict[str, str] | None:
     orders = (order for stage, order in _ORDERS if f"{prefix}{stage}.{_BLOCK}" in names)
     return next(orders, None)
 

@@ -130,3 +130,15 @@ def test_an_encoder_that_is_not_there_is_refused_with_those_that_are(cases):
     path, _ = cases("MoCo v2")
     with pytest.raises(UserError, match="no encoder=target, but query, key"):
         read_weights(path, Choice(encoder="target"))
+
+
+def test_the_input_of_another_data_set_on_request(cases):
+    path, _ = cases("solo-learn, CIFAR")
+    file = read_weights(path, Choice(input="cifar100"))
+    assert file.preprocess["mean"] == [0.5071, 0.4865, 0.4409]
+    assert "note" not in file.source
+
+
+def test_the_stem_of_another_code_on_request(cases):
+    path, _ = cases("solo-learn, CIFAR")
+    assert read_weights(path, Choice(stem="small")).backbone["stem"] == "small"
