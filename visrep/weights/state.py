@@ -73,11 +73,6 @@ def unwrap(tree: Tree, *containers: str) -> tuple[Raw, dict[str, str]]:
     return value, place
 
 
-def changed(tensor: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """What `change` makes of a tensor as the file holds it, before it is read where that is so."""
-    return tensor.then(change) if hasattr(tensor, "then") else change(tensor)
-
-
 def pick(encoders: Mapping[str, str], choice: Choice) -> tuple[str, str, tuple[str, ...]]:
     """Name and prefix of the encoder asked for, or of the first one; the names of the others.
 
@@ -116,14 +111,26 @@ class State:
             taken[ours] = self.left.pop(name)
         return taken
 
-    def head(self, tensors: Raw) -> tuple[list[dict[str, Any]], Raw] | None:
-        """`head_of(tensors)`; None if there are none."""
-        for name, tensor in tensors.items():
+    def head(
+        self, tensors: Raw, *, after: Raw | None = None
+    ) -> tuple[list[dict[str, Any]], Raw] | None:
+        """`head_of(tensors)`; None if there are none.
+
+        `after`: a 1x1 convolution before the pooling, which gives the same numbers after it. It
+        becomes the head's first layer, without a ReLU.
+        """
+        for name, tensor in {**tensors, **(after or {})}.items():
             check_tensor(self.tree, name, tensor)
+        if after:
+            flat = {f"0.{name}": t.then(_as_linear) for name, t in after.items()}
+            tensors = flat | {_one_further(name): t for name, t in tensors.items()}
         try:
-            return head_of(tensors) if tensors else None
+            layers, ours = head_of(tensors) if tensors else ([], {})
         except UserError as error:
             raise UserError(f"{self.tree.path}: {error}") from error
+        if after:
+            layers[0]["relu"] = False
+        return (layers, ours) if layers else None
 
     def drop(self, group: str, pattern: str) -> None:
         """Leave out what the regular expression `pattern` matches from the start of the name."""
@@ -261,3 +268,14 @@ def head_of(tensors: Raw, *, last_relu: bool = False) -> tuple[list[dict[str, An
         raise UserError("a head has no linear layer")
     layers[-1]["relu"] = last_relu
     return layers, ours
+
+
+def _as_linear(weight: Tensor) -> Tensor:
+    """out x in of a 1x1 convolution's out x in x 1 x 1; a bias stays as it is."""
+    return weight.flatten(1) if weight.shape[2:] == (1, 1) else weight
+
+
+def _one_further(name: str) -> str:
+    """The name that a module's tensor has one place further down a row."""
+    index, _, rest = name.partition(".")
+    return f"{int(index) + 1}.{rest}" if index.isdecimal() else name

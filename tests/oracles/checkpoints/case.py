@@ -25,6 +25,7 @@ class Case:
         expected: what the backbone's description holds, among others.
         mean, std: of the source's own input.
         note: part of what the user must be told.
+        beside: number of tensors that are counted though they are not in the state dict.
     """
 
     format: str
@@ -38,6 +39,7 @@ class Case:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     note: str = ""
+    beside: int = 0
 
     @property
     def state(self) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tests.oracles.checkpoints.case import Case, fresh, named, optimizer, training
 from tests.oracles.checkpoints.lightly import LIGHTLY
-from tests.oracles.checkpoints.resnets import BOTTLENECK, Torchvision, mlp
+from tests.oracles.checkpoints.lightly_train import LIGHTLY_TRAIN
+from tests.oracles.checkpoints.resnets import BASIC, BOTTLENECK, Cifar, Torchvision, mlp
 from tests.oracles.checkpoints.solo_learn import SOLO_LEARN
 
 
@@ -113,6 +114,38 @@ def barlow_twins_hub() -> Case:
     return Case(format="torchvision state dict", content=net.state_dict(), features=net)
 
 
+class NCEAverage(nn.Module):
+    """The memory of lemniscate: a whole module, which is pickled with its class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.K = 4096
+        self.register_buffer("params", torch.tensor([4096, 0.07, -1.0, 0.5]))
+        self.register_buffer("memory", torch.ones(50, 8))
+
+
+def npid() -> Case:
+    net, head = fresh(Torchvision()), fresh(nn.Linear(32, 8))
+    state = named("module.", net) | named("module.fc.", head)
+    content = training(state, lemniscate=NCEAverage(), best_prec1=torch.tensor(46.8))
+    return Case(format="NPID", content=content, features=net, head=head, beside=2)
+
+
+def npid_cifar(kind: Any = BASIC) -> Case:
+    net = fresh(Cifar(kind=kind, outs=8))
+    state = named("module.", net)
+    return Case(
+        format="NPID",
+        content={"net": state, "lemniscate": NCEAverage(), "acc": 80.1, "epoch": 199},
+        features=net,
+        head=net.linear,
+        beside=2,
+        expected={"stem": "cifar"},
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2023, 0.1994, 0.2010),
+    )
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "MoCo v1": moco_v1,
     "MoCo v2": moco_v2,
@@ -125,6 +158,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "SwAV, finetuned": swav_finetuned,
     "Barlow Twins": barlow_twins,
     "Barlow Twins, hub": barlow_twins_hub,
+    "NPID": npid,
+    "NPID, CIFAR-10": npid_cifar,
+    "NPID, CIFAR-10, bottlenecks": lambda: npid_cifar(BOTTLENECK),
     **LIGHTLY,
+    **LIGHTLY_TRAIN,
     **SOLO_LEARN,
 }

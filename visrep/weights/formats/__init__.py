@@ -14,13 +14,16 @@ from visrep.weights.canonical import EncoderFile
 from visrep.weights.formats import (
     barlow_twins,
     lightly,
+    lightly_train,
     moco,
+    npid,
     simsiam,
     solo_learn,
     swav,
     torchvision,
     visrep_encoder,
 )
+from visrep.weights.pickle_records import Inert, printable
 from visrep.weights.state import Choice
 from visrep.weights.torch_files import Tree, tensors_in
 
@@ -44,6 +47,8 @@ FORMATS = [
     Format(barlow_twins.NAME, barlow_twins.recognise, barlow_twins.read),
     Format(lightly.NAME, lightly.recognise, lightly.read),
     Format(solo_learn.NAME, solo_learn.recognise, solo_learn.read),
+    Format(lightly_train.NAME, lightly_train.recognise, lightly_train.read),
+    Format(npid.NAME, npid.recognise, npid.read),
 ]
 
 
@@ -59,6 +64,11 @@ def identify(tree: Tree) -> Format:
     if len(matches) == 1:
         return matches[0]
     found = f"found {prefixes(tree)}"
+    if isinstance(tree.value, Inert):
+        found += (
+            f"; it is a whole {printable(tree.value.name)}: save its state dict alone, with "
+            "torch.save(model.state_dict(), ...)"
+        )
     if matches:
         names = " and ".join(kind.name for kind in matches)
         raise UserError(f"{tree.path} fits several formats, {names}; {found}")
@@ -83,6 +93,4 @@ def _prefix(name: str) -> str:
     parts = last.split(".")
     wrappers = 1 if parts[0] in ("module", "model") else 0
     head = ".".join(parts[: wrappers + 1]) + ("." if len(parts) > wrappers + 1 else "")
-    text = f"{containers}/{head}" if containers else head
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return printable(f"{containers}/{head}" if containers else head)

@@ -6,7 +6,7 @@
 
 from visrep.weights.canonical import EncoderFile
 from visrep.weights.state import Choice, State, encoder_file, unwrap
-from visrep.weights.torch_files import Tree
+from visrep.weights.tree import Tree
 
 NAME = "Barlow Twins"
 

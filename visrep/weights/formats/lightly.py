@@ -30,12 +30,12 @@ from visrep.weights.state import (
     Choice,
     Raw,
     State,
-    changed,
     encoder_file,
     pick,
     unwrap,
 )
-from visrep.weights.torch_files import Tree, check_tensor, float_tensor
+from visrep.weights.stored import Stored
+from visrep.weights.tree import Tree, check_tensor, float_tensor
 
 NAME = "lightly"
 BN_EPS = 1e-5
@@ -153,11 +153,15 @@ def _merge_splits(state: State, backbone: Raw) -> None:
         weight = backbone.get(f"{name.rpartition('.')[0]}.weight")
         if weight is None:
             continue
-        for t in (tensor, weight):
-            check_tensor(state.tree, name, t)
-        width = weight.shape[0]
-        if tensor.shape != weight.shape and tensor.shape[0] % width == 0:
-            backbone[name] = changed(tensor, partial(_mean_of_parts, width=width))
+        stored, gamma = (check_tensor(state.tree, name, t) for t in (tensor, weight))
+        if len(stored.shape) == len(gamma.shape) == 1 and _parts(stored, gamma) > 1:
+            backbone[name] = stored.then(partial(_mean_of_parts, width=gamma.shape[0]))
+
+
+def _parts(tensor: Stored, weight: Stored) -> int:
+    """How many times the width of `weight` fits into `tensor`; 0 if not evenly."""
+    (length,), (width,) = tensor.shape, weight.shape
+    return length // width if width and not length % width else 0
 
 
 def _mean_of_parts(tensor: torch.Tensor, *, width: int) -> torch.Tensor:
@@ -170,9 +174,8 @@ def _fold_input_norm(state: State, backbone: Raw, norm: Raw) -> Preprocess:
     A channel whose gamma is negative is turned round in the first convolution instead.
     """
     path = state.tree.path
-    if {name: tuple(t.shape) for name, t in norm.items()} != dict.fromkeys(
-        ("weight", "bias", "running_mean", "running_var"), (3,)
-    ):
+    shapes = {name: check_tensor(state.tree, name, t).shape for name, t in norm.items()}
+    if shapes != dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (3,)):
         raise UserError(f"{path}: what stands before its first convolution is no batch norm of 3")
     gamma, beta, mean, var = (
         float_tensor(state.tree, name, norm[name]).double()
@@ -184,7 +187,8 @@ def _fold_input_norm(state: State, backbone: Raw, norm: Raw) -> Preprocess:
     std, shift = (torch.tensor(values, dtype=torch.float64) for values in (STD, MEAN))
     shift += std * (mean - beta * sigma)
     signs = gamma.sign().float()[:, None, None]
-    backbone["conv1.weight"] = changed(backbone["conv1.weight"], lambda t: t * signs.to(t.device))
+    conv = check_tensor(state.tree, "conv1.weight", backbone["conv1.weight"])
+    backbone["conv1.weight"] = conv.then(lambda t: t * signs.to(t.device))
     state.count("tensors of the input's batch norm, now in mean and std", len(norm))
     return Preprocess(
         size=64,  # the CLI's own, unless it is told otherwise
@@ -205,23 +209,4 @@ def _head(state: State, backbone: str, first: Raw) -> tuple[list[dict[str, Any]]
     tensors: Raw = {}
     for start in (f"{prefix}layers.", prefix, f"{older}layers."):
         tensors |= state.take(start)
-    if not first:
-        return state.head(tensors)
-    for name, tensor in first.items():
-        check_tensor(state.tree, f"{backbone}7.{name}", tensor)
-    first = {f"0.{name}": changed(t, _flat) for name, t in first.items()}
-    head = state.head(first | {_next(name): t for name, t in tensors.items()})
-    assert head is not None
-    head[0][0]["relu"] = False
-    return head
-
-
-def _next(name: str) -> str:
-    """The name that a module's tensor has one place further down a row."""
-    index, _, rest = name.partition(".")
-    return f"{int(index) + 1}.{rest}" if index.isdecimal() else name
-
-
-def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    """The weight of a 1x1 convolution as that of a linear layer; its bias as it is."""
-    return tensor.flatten(1) if tensor.dim() == 4 else tensor
+    return state.head(tensors, after=first)

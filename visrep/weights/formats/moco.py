@@ -9,7 +9,7 @@ import re
 
 from visrep.weights.canonical import EncoderFile
 from visrep.weights.state import Choice, State, encoder_file, pick, unwrap
-from visrep.weights.torch_files import Tree
+from visrep.weights.tree import Tree
 
 NAME = "MoCo"
 _ENCODERS = {"query": "encoder_q.", "key": "encoder_k."}

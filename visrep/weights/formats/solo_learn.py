@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from visrep.weights.canonical import EncoderFile
 from visrep.weights.state import INPUTS, Choice, State, encoder_file, pick, unwrap
-from visrep.weights.torch_files import Tree, check_tensor
+from visrep.weights.tree import Tree, check_tensor
 
 NAME = "solo-learn"
 _GROUPS = {

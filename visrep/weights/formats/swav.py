@@ -12,7 +12,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
 from visrep.weights.state import MEAN, Choice, State, encoder_file, unwrap
-from visrep.weights.torch_files import Tree
+from visrep.weights.tree import Tree
 
 NAME = "SwAV"
 STD = (0.228, 0.224, 0.225)

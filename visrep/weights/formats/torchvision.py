@@ -23,7 +23,9 @@ _CLASSIFIER = re.compile(r"fc\.(weight|bias)")
 def recognise(tree: Tree) -> bool:
     names = [name for name in _state_dict(tree)[0] if isinstance(name, str)]
     return (
-        {"conv1.weight", "layer1.0.conv1.weight"} <= set(names)
+        bool(names)
+        and "lemniscate" not in tree.value  # whose `fc` is an embedding
+        and {"conv1.weight", "layer1.0.conv1.weight"} <= set(names)
         and len(names) == len(_state_dict(tree)[0])
         and all(BACKBONE_NAME.fullmatch(name) or _CLASSIFIER.fullmatch(name) for name in names)
     )

@@ -98,7 +98,7 @@ def test_exactly_one_format_tells_it(cases, name):
 def test_every_tensor_is_accounted_for(cases, name):
     path, case = cases(name)
     file = read_weights(path)
-    assert len(file.tensors) + sum(file.dropped.values()) == len(case.state)
+    assert len(file.tensors) + sum(file.dropped.values()) == len(case.state) + case.beside
 
 
 @pytest.mark.parametrize("name", CASES)
