@@ -7,7 +7,7 @@ A format takes what it knows under our names, drops groups by name, and hands th
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
@@ -40,7 +40,39 @@ class Choice:
     origin: str | None = None
 
 
+T = TypeVar("T")
 Raw = dict[str, Any]  # our name -> a tensor as the file holds it
+
+
+def unwrap(tree: Tree, *containers: str) -> tuple[Raw, dict[str, str]]:
+    """The state dict in the first of `containers` that the file has, or else the file's own, less a
+    prefix `module.` that all names have; and what was taken off, for `source`.
+
+    It is empty where the file holds no dict with texts for keys.
+    """
+    value, place = tree.value, {}
+    if isinstance(value, dict):
+        for container in containers:
+            if isinstance(value.get(container), dict):
+                value, place = value[container], {"container": container}
+                break
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        return {}, {}
+    if value and all(name.startswith("module.") for name in value):
+        value = {name.removeprefix("module."): tensor for name, tensor in value.items()}
+        place["prefix"] = "module."
+    return value, place
+
+
+def pick(encoders: Mapping[str, T], choice: Choice) -> tuple[str, T, tuple[str, ...]]:
+    """Name and place of the encoder asked for, or of the first one; the names of the others.
+
+    `encoders`: name -> place, a prefix for example. One that is not there is refused by
+    `read_weights`, which compares the name with what was asked for.
+    """
+    asked = choice.encoder
+    name = asked if asked is not None and asked in encoders else next(iter(encoders))
+    return name, encoders[name], tuple(other for other in encoders if other != name)
 
 
 class State:
@@ -95,6 +127,7 @@ def encoder_file(
     classes: list[str] | None = None,
     encoder: str = "",
     alternatives: tuple[str, ...] = (),
+    note: str = "",
     **known: Any,
 ) -> EncoderFile:
     """Put an encoder file together; reads the tensors into memory, unless `choice` says otherwise.
@@ -108,6 +141,7 @@ def encoder_file(
         head: layers of `visrep.nn.heads.MLP` and its tensors, see `head_of`.
         fc: `weight` and `bias` of a classifier on the encoder (or on the head).
         encoder, alternatives: the network chosen where the file holds several, and the others.
+        note: what had to be assumed; it is shown to the user and kept in `source`.
         known: for `architecture.infer`: padding, stem, shortcut, stride_in_1x1.
 
     Raises:
@@ -146,7 +180,7 @@ def encoder_file(
         tensors=placed if choice.on_demand else dict(placed),
         head=description,
         classes=classes,
-        source={"file": path.name, **source, **stored},
+        source={"file": path.name, **source, **stored, **({"note": note} if note else {})},
         encoder=encoder,
         alternatives=alternatives,
         dropped=state.dropped,
@@ -167,12 +201,14 @@ def head_of(tensors: Raw, *, last_relu: bool = False) -> tuple[list[dict[str, An
 
     Its names are `INDEX.weight` and the like. A 2-d weight begins a layer, one-dimensional tensors
     at the next index are its batch norm, and every layer but the last ends in a ReLU (`last_relu`:
-    that one too).
+    that one too). A single linear, whose names have no index, is an MLP of one layer.
 
     Raises:
         UserError: the names or shapes are no such MLP.
     """
     modules: dict[int, Raw] = {}
+    if "weight" in tensors:
+        tensors = {f"0.{name}": tensor for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         place, _, kind = name.partition(".")
         if not place.isdecimal():
