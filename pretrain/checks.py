@@ -29,9 +29,10 @@ def check(
     Raises:
         ConfigError: it cannot train.
     """
+    lines: list[str] = task.check(plan)
     require_statistics(task, batch_size=plan.batch_size // cfg.accumulate)
     return [
-        *task.check(plan),
+        *lines,
         *feature_maps(task.encoder, views),
         *learning_rate(task, cfg),
         *length(cfg, steps=plan.steps, steps_per_epoch=steps_per_epoch),
@@ -96,7 +97,7 @@ def learning_rate(task: nn.Module, cfg: DictConfig) -> list[str]:
             f"{'more' if peak > usual else 'less'} than {cfg.name} has: {usual:.3g}, with "
             f"optim.lr={recipe.optim.lr:g} (optim.lr_rule={recipe.optim.lr_rule})"
         ]
-    if rooted and optim.lr_rule == "linear" and cfg.batch_size < 1024:
+    if rooted and optim.lr_rule == "linear" and cfg.batch_size < 1024 and peak < root:
         return [
             f"at batch {cfg.batch_size} the linear rule gives SimCLR too small a rate ({peak:.3g}; "
             f"its table B.1): use optim.lr={base:.3g} optim.lr_rule=sqrt, which is {root:.3g}"

@@ -47,7 +47,7 @@ class Reading:
     step: int
     loss: float
     spread: float
-    rank: float
+    effective_rank: float
 
 
 @dataclass
@@ -74,18 +74,25 @@ class Health:
     rows: int = field(default=0, init=False)  # most that the rank can be
     trusted: int | None = field(default=None, init=False)  # newest snapshot that was not suspect
 
+    def begin(self, embeddings: Tensor) -> None:
+        """Measure the net before its first update: what a fall is a fall from."""
+        self.peak = self._measure(embeddings)
+
     def read(self, step: int, loss: float, embeddings: Tensor) -> dict[str, float]:
         """Measure the embeddings of all processes, n x D here, and come to a verdict.
 
         `loss` is that of the whole batch. All processes must call this, and get the same answer.
         """
-        few = embeddings[: max(1, ROWS // dist.world_size())]
-        rows = dist.gather(few)
-        self.rows = min(rows.shape)
-        measured = torch.stack([spread(rows).double(), effective_rank(rows)]).tolist()
+        measured = self._measure(embeddings)
         self.add(Reading(step, loss, *measured))
         code = float(VERDICTS.index(self.verdict))
         return {"spread": measured[0], "effective_rank": measured[1], "health": code}
+
+    def _measure(self, embeddings: Tensor) -> list[float]:
+        """Spread and effective rank."""
+        rows = dist.gather(embeddings[: max(1, ROWS // dist.world_size())])
+        self.rows = min(rows.shape)
+        return torch.stack([spread(rows).double(), effective_rank(rows)]).tolist()
 
     def add(self, reading: Reading) -> None:
         """Come to a verdict with one more reading."""
@@ -93,7 +100,8 @@ class Health:
         while len(self.window) > WINDOW and self.window[1].step <= reading.step - SPAN:
             self.window.pop(0)
         mean = self._mean()
-        self.peak = [max(p, m) for p, m in zip(self.peak, (mean.spread, mean.rank), strict=True)]
+        wide, rank = self.peak
+        self.peak = [max(wide, mean.spread), max(rank, mean.effective_rank)]
         nearness = self.levels.nearness(mean.loss)
         at_level = nearness >= STUCK and not self.levels.minimal
         self.near_since = self._since(at_level, self.near_since)
@@ -126,8 +134,8 @@ class Health:
         if not self.window:
             return False
         last = self.window[-1]
-        near = self.levels.nearness(last.loss) >= NEAR
-        return near and self._below(last, CLOSING) and self._fallen(last, CLOSING)
+        closing = self._below(last, CLOSING) and self._fallen(last, CLOSING)
+        return self.levels.nearness(last.loss) >= NEAR and (closing or self._below(last, CLOSED))
 
     def line(self) -> str:
         """The verdict, the measures behind it, and the knob to turn."""
@@ -137,7 +145,7 @@ class Health:
         text = (
             f"health: {self.verdict} at step {mean.step}: loss {mean.loss:.4g} (collapsed "
             f"{self.levels.loss_collapsed:.4g}), spread {mean.spread:.2g} (collapsed 0, full 1), "
-            f"effective rank {mean.rank:.1f} of {self.rows}"
+            f"effective rank {mean.effective_rank:.1f} of {self.rows}"
         )
         return f"{text}; {self.reason}: {self.levels.knob}" if self.reason else text
 
@@ -174,7 +182,7 @@ class Health:
         n = len(self.window)
         loss, wide, rank = (
             math.fsum(getattr(r, name) for r in self.window) / n
-            for name in ("loss", "spread", "rank")
+            for name in ("loss", "spread", "effective_rank")
         )
         return Reading(self.window[-1].step, loss, wide, rank)
 
@@ -184,13 +192,13 @@ class Health:
 
     def _below(self, mean: Reading, limits: tuple[float, float]) -> bool:
         wide, rank = self._limits(limits)
-        return mean.spread < wide or mean.rank < rank
+        return mean.spread < wide or mean.effective_rank < rank
 
     def _fallen(self, mean: Reading, limits: tuple[float, float]) -> bool:
         """Was the measure that is below its limit once well above it?"""
         wide, rank = self._limits(limits)
         return (mean.spread < wide and self.peak[0] >= FALL[0] * mean.spread) or (
-            mean.rank < rank and self.peak[1] >= FALL[1] * mean.rank
+            mean.effective_rank < rank and self.peak[1] >= FALL[1] * mean.effective_rank
         )
 
     def _since(self, holds: bool, since: int | None) -> int | None:

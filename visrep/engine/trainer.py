@@ -139,6 +139,8 @@ class Trainer:
                 set_learning_rate(self.optimizer, self.schedule(self.step / self.total_steps))
                 embeddings = self._update(model, stream, meter)
                 self.step += 1
+                if self.step == 1 and self.health is not None and embeddings is not None:
+                    self.health.begin(embeddings)
                 if self.step % self.log_every == 0 or self.step == self.total_steps:
                     last = self._log(meter, embeddings)
                 for hook in self.hooks:
