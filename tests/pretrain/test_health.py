@@ -19,9 +19,9 @@ RUN = (
         "optim.lr_rule=none",
         "optim.warmup_epochs=0",
     ),
-    *("log_every=5", "snapshot_every=5", "steps=120"),
+    *("log_every=3", "snapshot_every=3", "steps=120"),
 )
-BYOL = ("method=byol_small", "method.hidden_dim=64", "method.out_dim=32", "optim.lr=1")
+BYOL = ("method=byol_small", "method.hidden_dim=64", "method.out_dim=32", "optim.lr=0.3")
 FREE = ("method.momentum=0.5", "method.final_momentum=0.5", "method.predictor=false")
 SIMSIAM = ("method=simsiam_small", "method.out_dim=64", "method.predictor_dim=16", "optim.lr=2")
 SWAV = ("method=swav_small", "optim=sgd", "optim.lr=100")
