@@ -21,8 +21,8 @@ from visrep.errors import CheckFailed
 from visrep.seeds import generator
 from visrep.weights import EncoderFile, read_weights
 from visrep.weights.detectron2 import native
-from visrep.weights.pickle_files import read_pickle
 from visrep.weights.reading import encoder_of
+from visrep.weights.torch_files import float_tensor, read_tree
 
 TOLERANCE = 1e-5
 
@@ -102,7 +102,8 @@ def _load(net: nn.Module, pkl: str | Path) -> int:
     """Load with Detectron2's checkpointer; the number of tensors, if every one is set."""
     from detectron2.checkpoint import DetectionCheckpointer
 
-    stored = read_pickle(pkl)["model"]
+    tree = read_tree(pkl)
+    stored = tree.value["model"]
     with torch.no_grad():
         for name, tensor in net.state_dict().items():
             if name in stored and stored[name].shape != tensor.shape:
@@ -118,7 +119,7 @@ def _load(net: nn.Module, pkl: str | Path) -> int:
     unset = [
         name
         for name, tensor in state.items()
-        if name not in stored or not torch.equal(tensor, torch.from_numpy(stored[name]))
+        if name not in stored or not torch.equal(tensor, float_tensor(tree, name, stored[name]))
     ]
     unused = sorted(set(stored) - set(state))
     if unset or unused:
