@@ -29,6 +29,10 @@ def check(
     Raises:
         ConfigError: it cannot train.
     """
+    if plan.batch_size % cfg.accumulate:
+        raise ConfigError(
+            f"batch_size={plan.batch_size} does not divide into accumulate={cfg.accumulate} parts"
+        )
     lines: list[str] = task.check(plan)
     require_statistics(task, batch_size=plan.batch_size // cfg.accumulate)
     return [
@@ -119,6 +123,6 @@ def length(cfg: DictConfig, *, steps: int, steps_per_epoch: float) -> list[str]:
 def recipe_of(name: str) -> DictConfig:
     """`batch_size` and the whole `optim` of method/`name`."""
     recipe = named("method", name)
-    group = next(e["override /optim"] for e in recipe.defaults if "override /optim" in e)
-    optim = OmegaConf.merge(named("optim", group), recipe.optim)
+    chosen = (entry["override /optim"] for entry in recipe.defaults if "override /optim" in entry)
+    optim = OmegaConf.merge(named("optim", next(chosen, "lars")), recipe.optim)  # pretrain.yaml's
     return OmegaConf.create({"batch_size": recipe.batch_size, "optim": optim})

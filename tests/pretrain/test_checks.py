@@ -174,6 +174,10 @@ def test_a_run_as_a_whole() -> None:
     lines = check(MAKE["simclr"](), cfg, plan, views=views, steps_per_epoch=2)
     assert len(lines) == 2 and lines[0].startswith("optim.lr=30 (optim.lr_rule=linear) is a peak")
     assert "the warm-up of 20 steps is more than half of the 30 of the run" in lines[1]
+    cfg.accumulate = 3
+    with pytest.raises(ConfigError, match="does not divide into accumulate=3 parts"):
+        check(MAKE["simclr"](), cfg, plan, views=views, steps_per_epoch=2)
+    cfg.accumulate = 1
     plan = Plan(batch_size=1, views=2, images=1000, steps=30)
     with pytest.raises(ConfigError, match="negatives are the other images"):
         check(MAKE["simclr"](), cfg, plan, views=views, steps_per_epoch=2)
