@@ -45,6 +45,15 @@ def test_embeddings_that_close_up_have_collapsed(closed) -> None:
     assert "of 64; the embeddings have closed up: method.stop_gradient=true" in line
 
 
+def test_a_fall_before_the_first_reading_is_one() -> None:
+    torch.manual_seed(0)
+    one = health(SIAMESE)
+    one.begin(torch.randn(64, 32))
+    assert one.peak[0] == pytest.approx(1, abs=0.05) and one.peak[1] > 20 and one.rows == 32
+    assert feed(one, [(-0.95, POINT)] * 6) == "collapsed"
+    assert feed(health(SIAMESE), [(-0.95, POINT)] * 6) == "healthy"  # it may have begun so
+
+
 def test_one_bad_reading_is_no_collapse() -> None:
     one = health(SIAMESE)
     feed(one, [(-0.3, ALIVE)] * 6)
