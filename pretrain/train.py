@@ -6,6 +6,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from pretrain.checks import check
 from visrep import dist, optim
 from visrep.config import instantiate
 from visrep.data.datasets import ImageDataset
@@ -13,6 +14,7 @@ from visrep.data.loader import Loader
 from visrep.data.preprocess import Preprocess
 from visrep.data.views import Views
 from visrep.engine.features import extract
+from visrep.engine.health import Health
 from visrep.engine.hooks import Evaluate
 from visrep.engine.run import Run, open_run
 from visrep.engine.trainer import Trainer
@@ -20,6 +22,7 @@ from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.exemplar_nets import ExemplarNet
 from visrep.nn.knn import knn_predict
+from visrep.nn.plan import Plan
 from visrep.seeds import derive_seed
 from visrep.weights import save_encoder
 from visrep.weights.exemplar import save_exemplar
@@ -62,6 +65,14 @@ def main(cfg: DictConfig) -> None:
         steps_per_epoch=steps_per_epoch,
         total_steps=total,
     )
+    plan = Plan(
+        batch_size=cfg.batch_size,
+        views=len(views.views),
+        images=getattr(views, "classes", len(train)),
+        steps=total,
+    )
+    for line in check(task, cfg, plan, views=views.views, steps_per_epoch=steps_per_epoch):
+        run.log.warning("warning: %s", line)
     _announce(run, cfg, train, total, optimizer)
 
     hooks = []
@@ -77,6 +88,7 @@ def main(cfg: DictConfig) -> None:
         out=run.out,
         device=run.device,
         precision=cfg.precision,
+        health=_health(task, cfg, steps_per_epoch),
         accumulate=cfg.accumulate,
         snapshot_every=cfg.snapshot_every or steps_per_epoch,
         log_every=cfg.log_every,
@@ -118,6 +130,20 @@ def _set_batchnorm(task: nn.Module, cfg: DictConfig, run: Run) -> None:
     if wanted not in ("sync", "local", "split"):
         raise ConfigError(f"batchnorm={wanted}: choose auto, sync, local or split")
     set_batchnorm(task, mode=wanted, groups=cfg.bn_splits if wanted == "split" else 1)
+
+
+def _health(task: Any, cfg: DictConfig, steps_per_epoch: int) -> Health | None:
+    if cfg.health not in ("stop", "warn", "off"):
+        raise ConfigError(f"health={cfg.health}: choose stop, warn or off")
+    if cfg.health == "off":
+        return None
+    return Health(
+        levels=task.reference_levels(cfg.batch_size),
+        # A memory of an epoch (NPID's bank, SwAV's frozen prototypes) needs one to mean anything.
+        patience=max(500, 2 * steps_per_epoch),
+        warmup=round(cfg.optim.warmup_epochs * steps_per_epoch),
+        stop=cfg.health == "stop",
+    )
 
 
 def _preprocess(train: ImageDataset, views: Views) -> Preprocess:

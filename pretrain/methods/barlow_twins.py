@@ -11,9 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from visrep import dist
+from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
-from visrep.nn.embeddings import full_precision, spread, two_views, widen
+from visrep.nn.embeddings import full_precision, two_views, widen
 from visrep.nn.heads import MLP
+from visrep.nn.levels import Levels
+from visrep.nn.plan import Plan
 from visrep.nn.resnet import ResNet
 
 
@@ -66,7 +69,7 @@ class BarlowTwins(nn.Module):
             "loss": loss,
             "on_diagonal": on.detach(),
             "off_diagonal": off.detach(),
-            "std": spread(z_a),
+            "embeddings": z_a.detach(),
         }
 
     def before_update(self, progress: Any) -> None:
@@ -75,16 +78,30 @@ class BarlowTwins(nn.Module):
     def after_update(self, progress: Any) -> None:
         """Nothing."""
 
-    def reference_levels(self, batch_size: int) -> dict[str, float]:
-        """Loss terms of independent features, the loss of D equal dimensions, the healthy std."""
+    def check(self, plan: Plan) -> list[str]:
+        """Refuse another number of views, and a batch without a correlation."""
+        plan.require_views(2)
+        if plan.batch_size < 2:
+            raise ConfigError(
+                f"batch_size={plan.batch_size}: Barlow Twins correlates dimensions over a batch; "
+                "give at least 2"
+            )
+        return []
+
+    def reference_levels(self, batch_size: int) -> Levels:
+        """The loss of constant or of D equal dimensions, the terms of independent features."""
         dim = self.head.out_dim
         equal = self.off_diagonal_weight * dim * (dim - 1)
-        return {
-            "on_diagonal_chance": dim * (1 + 1 / batch_size),
-            "off_diagonal_chance": dim * (dim - 1) / batch_size,
-            "loss_collapsed": self.loss_scale * equal,
-            "std_healthy": dim**-0.5,
-        }
+        return Levels(
+            loss_collapsed=self.loss_scale * min(dim, equal),  # constant: C = 0
+            knob="lower optim.lr (and optim.excluded_lr) or lengthen optim.warmup_epochs; "
+            "method.off_diagonal_weight grows as method.out_dim shrinks",
+            others={
+                "loss_equal_dimensions": self.loss_scale * equal,
+                "on_diagonal_chance": dim * (1 + 1 / batch_size),
+                "off_diagonal_chance": dim * (dim - 1) / batch_size,
+            },
+        )
 
 
 @full_precision

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visrep.nn import ema
-from visrep.nn.embeddings import full_precision, spread, two_views
+from visrep.nn.embeddings import full_precision, two_views
 from visrep.nn.heads import MLP
+from visrep.nn.levels import Levels
+from visrep.nn.plan import Plan
 from visrep.nn.resnet import ResNet
 
 
@@ -32,6 +34,7 @@ class BYOL(nn.Module):
         out_dim: D.
         momentum: tau at the first step.
         final_momentum: tau at the end; a cosine leads there.
+        predictor: False makes both networks collapse to a point (section 5).
     """
 
     batchnorm = "sync"
@@ -45,6 +48,7 @@ class BYOL(nn.Module):
         out_dim: int = 256,
         momentum: float = 0.996,
         final_momentum: float = 1.0,
+        predictor: bool = True,
     ) -> None:
         super().__init__()
         layers = [
@@ -53,7 +57,7 @@ class BYOL(nn.Module):
         ]
         self.encoder = encoder
         self.head = MLP(in_dim=encoder.out_dim, layers=layers)
-        self.predictor = MLP(in_dim=out_dim, layers=layers)
+        self.predictor = MLP(in_dim=out_dim, layers=layers) if predictor else nn.Identity()
         self.target_encoder = ema.copy_of(self.encoder)
         self.target_head = ema.copy_of(self.head)
         self.momentum = momentum
@@ -67,7 +71,7 @@ class BYOL(nn.Module):
         with torch.no_grad():
             t_a, t_b = (self.target_head(self.target_encoder(view)) for view in views)
         loss = distance(p_a, t_b) + distance(p_b, t_a)
-        return {"loss": loss, "std": spread(z_a)}
+        return {"loss": loss, "embeddings": z_a.detach()}
 
     def before_update(self, progress: Any) -> None:
         """Nothing."""
@@ -84,13 +88,20 @@ class BYOL(nn.Module):
         gap = self.final_momentum - self.momentum
         return self.final_momentum - gap * (math.cos(math.pi * fraction) + 1) / 2
 
-    def reference_levels(self, batch_size: int) -> dict[str, float]:
-        """The loss of unrelated and of collapsed features, the std that fills the sphere."""
-        return {
-            "loss_unrelated": 4.0,
-            "loss_collapsed": 0.0,
-            "std_healthy": self.head.out_dim**-0.5,
-        }
+    def check(self, plan: Plan) -> list[str]:
+        """Refuse another number of views."""
+        plan.require_views(2)
+        return []
+
+    def reference_levels(self, batch_size: int) -> Levels:
+        """The loss of collapsed and of unrelated features."""
+        return Levels(
+            loss_collapsed=0.0,
+            loss_apart=4.0,
+            knob="method.momentum nearer 1 and a lower optim.lr"
+            if isinstance(self.predictor, MLP)
+            else "method.predictor=true: without a predictor the two networks agree on a constant",
+        )
 
 
 @full_precision

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from visrep import dist
 from visrep.errors import ConfigError
-from visrep.nn.embeddings import full_precision, spread
+from visrep.nn.embeddings import full_precision
 from visrep.nn.heads import MLP, moco_head
+from visrep.nn.levels import Levels
+from visrep.nn.plan import Plan
 
 
 class Exemplar(nn.Module):
@@ -59,7 +61,7 @@ class Exemplar(nn.Module):
         return {
             "loss": surrogate_loss(logits, index),
             "accuracy": (logits.detach().argmax(dim=1) == index).float().mean(),
-            "std": spread(f),
+            "embeddings": f.detach(),
         }
 
     def _dropped(self, f: Tensor, seed: int) -> Tensor:
@@ -79,12 +81,24 @@ class Exemplar(nn.Module):
     def after_update(self, progress: Any) -> None:
         """Nothing."""
 
-    def reference_levels(self, batch_size: int) -> dict[str, float]:
-        """The loss of features that say nothing, the std of features that fill the sphere."""
-        return {
-            "loss_collapsed": math.log(self.head.out_dim),
-            "std_healthy": self.head.in_dim**-0.5,
-        }
+    def check(self, plan: Plan) -> list[str]:
+        """Refuse another number of samples, and classes that the data does not have."""
+        plan.require_views(1)
+        if plan.images != self.head.out_dim:
+            raise ConfigError(
+                f"method.classes={self.head.out_dim}, but the data has {plan.images} classes: set "
+                "views.classes, which method.classes follows, in a recipe of views/exemplar"
+            )
+        return []
+
+    def reference_levels(self, batch_size: int) -> Levels:
+        """The loss and the accuracy of features that say nothing."""
+        classes = self.head.out_dim
+        return Levels(
+            loss_collapsed=math.log(classes),
+            knob="lower optim.lr, or begin with fewer classes (views.classes=)",
+            others={"accuracy_chance": 1 / classes},
+        )
 
 
 @full_precision

@@ -18,6 +18,8 @@ from visrep import dist
 from visrep.nn import ema
 from visrep.nn.embeddings import full_precision, spread, two_views, unit
 from visrep.nn.heads import MLP, moco_head
+from visrep.nn.levels import Levels
+from visrep.nn.plan import Plan
 from visrep.nn.queues import Queue
 from visrep.nn.resnet import ResNet
 
@@ -79,7 +81,7 @@ class MoCo(nn.Module):
         out = self._direction(view_q, view_k, batch["seed"])
         if self.symmetric:
             back = self._direction(view_k, view_q, batch["seed"] + 1)
-            out = {name: (out[name] + back[name]) / 2 for name in out}
+            out |= {name: (out[name] + back[name]) / 2 for name in ("loss", "accuracy")}
         return out
 
     def _direction(self, view_q: Tensor, view_k: Tensor, seed: int) -> dict[str, Tensor]:
@@ -88,7 +90,7 @@ class MoCo(nn.Module):
         loss, accuracy = info_nce(q, k, self.queue.keys, temperature=self.temperature)
         if self.training:
             self.new_keys.append(k)
-        return {"loss": loss, "accuracy": accuracy, "std": spread(q)}
+        return {"loss": loss, "accuracy": accuracy, "embeddings": q.detach()}
 
     @torch.no_grad()
     def _keys(self, x: Tensor) -> Tensor:
@@ -105,14 +107,30 @@ class MoCo(nn.Module):
         ema.update(self.key_encoder, self.encoder, momentum=self.momentum)
         ema.update(self.key_head, self.head, momentum=self.momentum)
 
-    def reference_levels(self, batch_size: int) -> dict[str, float]:
-        """The loss and accuracy of collapsed features, the std of features that fill the sphere."""
+    def measures(self) -> dict[str, Tensor]:
+        """How far the keys of the queue are spread: 1 at the start, which is random."""
+        return {"queue_spread": spread(self.queue.keys)}
+
+    def check(self, plan: Plan) -> list[str]:
+        """Refuse other views and a queue that the batch does not fill evenly."""
+        plan.require_views(2)
+        self.queue.check(plan.batch_size)
+        size = len(self.queue.keys)
+        if size <= plan.images:
+            return []
+        return [
+            f"method.queue_size={size} holds more keys than there are images ({plan.images}): an "
+            "image's own key of the last epoch is among its negatives; choose a shorter queue"
+        ]
+
+    def reference_levels(self, batch_size: int) -> Levels:
+        """The loss and the accuracy of features that say nothing."""
         negatives = len(self.queue.keys)
-        return {
-            "loss_collapsed": math.log(1 + negatives),
-            "accuracy_chance": 1 / (1 + negatives),
-            "std_healthy": self.head.out_dim**-0.5,
-        }
+        return Levels(
+            loss_collapsed=math.log(1 + negatives),
+            knob="lower optim.lr, or method.momentum nearer 1 for keys that agree with the queue",
+            others={"accuracy_chance": 1 / (1 + negatives)},
+        )
 
 
 @full_precision

@@ -17,6 +17,8 @@ from visrep import dist
 from visrep.errors import ConfigError
 from visrep.nn.embeddings import full_precision, spread, unit
 from visrep.nn.heads import MLP, moco_head
+from visrep.nn.levels import Levels
+from visrep.nn.plan import Plan
 from visrep.nn.resnet import ResNet
 
 EPSILON = 1e-7  # inside the logarithms of the noise-contrastive loss
@@ -87,7 +89,7 @@ class NPID(nn.Module):
             loss = loss + self.proximal * proximity(f, self.bank[index])
         if self.training:
             self.new_rows.append((index, f.detach()))
-        return {"loss": loss, "accuracy": found.float().mean(), "std": spread(f)}
+        return {"loss": loss, "accuracy": found.float().mean(), "embeddings": f.detach()}
 
     def _draw(self, index: Tensor, seed: int) -> Tensor:
         """Noise from all N images alike, the image itself not excluded: n x (1 + K)."""
@@ -121,11 +123,34 @@ class NPID(nn.Module):
             self.bank.index_copy_(0, index, unit(rows).to(self.bank.dtype))
         self.new_rows.clear()
 
-    def reference_levels(self, batch_size: int) -> dict[str, float]:
-        """The loss of collapsed features, the std of features that fill the sphere."""
+    def measures(self) -> dict[str, Tensor]:
+        """How far the rows of the bank are spread: 1 at the start, which is random."""
+        return {"bank_spread": spread(self.bank)}
+
+    def check(self, plan: Plan) -> list[str]:
+        """Refuse more than one view, and a bank of another number of rows than images."""
+        plan.require_views(1)
+        n = len(self.bank)
+        if n != plan.images:
+            raise ConfigError(
+                f"method.images={n}, but the data has {plan.images} images; leave it to the data "
+                "(method.images=null)"
+            )
+        if self.negatives <= n:
+            return []
+        return [
+            f"method.negatives={self.negatives} is more than there are images ({n}): the exact "
+            "softmax over all of them costs less; set method.negatives=0"
+        ]
+
+    def reference_levels(self, batch_size: int) -> Levels:
+        """The loss of an image that is no likelier than any other, and the accuracy of chance."""
         n, k = len(self.bank), self.negatives
-        collapsed = math.log(k + 1) + k * math.log(1 + 1 / k) if k else math.log(n)
-        return {"loss_collapsed": collapsed, "std_healthy": self.head.out_dim**-0.5}
+        return Levels(
+            loss_collapsed=math.log(k + 1) + k * math.log(1 + 1 / k) if k else math.log(n),
+            knob="lower optim.lr, or a higher method.temperature",
+            others={"accuracy_chance": 1 / (k + 1 if k else n)},
+        )
 
 
 @full_precision

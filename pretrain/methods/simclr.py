@@ -16,9 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visrep import dist
+from visrep.errors import ConfigError
 from visrep.nn import ema
 from visrep.nn.embeddings import full_precision, spread, two_views, unit
 from visrep.nn.heads import MLP, simclr_head
+from visrep.nn.levels import Levels
+from visrep.nn.plan import Plan
 from visrep.nn.queues import Queue
 from visrep.nn.resnet import ResNet
 
@@ -82,7 +85,7 @@ class SimCLR(nn.Module):
         if self.memory is not None and self.training:
             with torch.no_grad():
                 self.new_keys = unit(self.key_head(self.key_encoder(views.chunk(2)[0])))  # n x D
-        return {"loss": loss, "accuracy": accuracy, "std": spread(z)}
+        return {"loss": loss, "accuracy": accuracy, "embeddings": z.detach()}
 
     def before_update(self, progress: Any) -> None:
         """Nothing."""
@@ -96,14 +99,30 @@ class SimCLR(nn.Module):
         ema.update(self.key_encoder, self.encoder, momentum=self.memory_momentum)
         ema.update(self.key_head, self.head, momentum=self.memory_momentum)
 
-    def reference_levels(self, batch_size: int) -> dict[str, float]:
-        """The loss and accuracy of collapsed features, the std of features that fill the sphere."""
+    def measures(self) -> dict[str, Tensor]:
+        """How far the keys of the memory are spread: 1 at the start, which is random."""
+        return {} if self.memory is None else {"memory_spread": spread(self.memory.keys)}
+
+    def check(self, plan: Plan) -> list[str]:
+        """Refuse other views, a batch without negatives, a memory that it does not fill evenly."""
+        plan.require_views(2)
+        if plan.batch_size < 2:
+            raise ConfigError(
+                f"batch_size={plan.batch_size}: SimCLR's negatives are the other images of the "
+                "batch; give at least 2"
+            )
+        if self.memory is not None:
+            self.memory.check(plan.batch_size)
+        return []
+
+    def reference_levels(self, batch_size: int) -> Levels:
+        """The loss and the accuracy of features that say nothing."""
         negatives = 2 * batch_size - 2 + (0 if self.memory is None else len(self.memory.keys))
-        return {
-            "loss_collapsed": math.log(1 + negatives),
-            "accuracy_chance": 1 / (1 + negatives),
-            "std_healthy": self.head.out_dim**-0.5,
-        }
+        return Levels(
+            loss_collapsed=math.log(1 + negatives),
+            knob="lower optim.lr or lengthen optim.warmup_epochs; a larger batch_size",
+            others={"accuracy_chance": 1 / (1 + negatives)},
+        )
 
 
 @full_precision

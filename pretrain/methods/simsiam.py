@@ -11,8 +11,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visrep.nn.embeddings import full_precision, spread, two_views
+from visrep.nn.embeddings import full_precision, two_views
 from visrep.nn.heads import MLP
+from visrep.nn.levels import Levels
+from visrep.nn.plan import Plan
 from visrep.nn.resnet import ResNet
 
 
@@ -62,7 +64,7 @@ class SimSiam(nn.Module):
         p_a, p_b = self.predictor(z_a), self.predictor(z_b)  # n x D
         t_a, t_b = (z_a.detach(), z_b.detach()) if self.stop_gradient else (z_a, z_b)
         loss = (negative_cosine(p_a, t_b) + negative_cosine(p_b, t_a)) / 2
-        return {"loss": loss, "std": spread(z_a)}
+        return {"loss": loss, "embeddings": z_a.detach()}
 
     def before_update(self, progress: Any) -> None:
         """Nothing."""
@@ -70,13 +72,20 @@ class SimSiam(nn.Module):
     def after_update(self, progress: Any) -> None:
         """Nothing."""
 
-    def reference_levels(self, batch_size: int) -> dict[str, float]:
-        """The loss of unrelated and of collapsed features, the std that fills the sphere."""
-        return {
-            "loss_unrelated": 0.0,
-            "loss_collapsed": -1.0,
-            "std_healthy": self.head.out_dim**-0.5,
-        }
+    def check(self, plan: Plan) -> list[str]:
+        """Refuse another number of views."""
+        plan.require_views(2)
+        return []
+
+    def reference_levels(self, batch_size: int) -> Levels:
+        """The loss of collapsed and of unrelated features."""
+        return Levels(
+            loss_collapsed=-1.0,
+            loss_apart=0.0,
+            knob="lower optim.lr; the predictor keeps its own (optim.fixed_lr=[predictor])"
+            if self.stop_gradient
+            else "method.stop_gradient=true: without it a constant is the best answer",
+        )
 
 
 @full_precision

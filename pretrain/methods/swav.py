@@ -19,6 +19,8 @@ from visrep import dist
 from visrep.errors import ConfigError
 from visrep.nn.embeddings import full_precision, spread, unit
 from visrep.nn.heads import MLP
+from visrep.nn.levels import Levels
+from visrep.nn.plan import Plan
 from visrep.nn.queues import Queue
 from visrep.nn.resnet import ResNet
 
@@ -102,7 +104,7 @@ class SwAV(nn.Module):
             self.new_keys = torch.cat(list(z.detach().split(n)[:ASSIGNED]), dim=1)  # n x 2D
         return {
             "loss": loss,
-            "std": spread(z[:n]),
+            "embeddings": z[:n].detach(),
             "prototype_use": used_share(scores[:n], self.temperature),
         }
 
@@ -143,13 +145,52 @@ class SwAV(nn.Module):
         """Inverse of `get_extra_state`."""
         self.queued = int(state)
 
-    def reference_levels(self, batch_size: int) -> dict[str, float]:
-        """The loss of collapsed features; std and use of the prototypes in a healthy run."""
-        return {
-            "loss_collapsed": math.log(self.prototypes.out_features),
-            "std_healthy": self.head.out_dim**-0.5,
-            "prototype_use_collapsed": 1 / self.prototypes.out_features,
-        }
+    def measures(self) -> dict[str, Tensor]:
+        """How far the prototypes are spread, 1 at the start; how full the queue is."""
+        measures = {"prototype_spread": spread(self.prototypes.weight.detach())}
+        if self.queue is not None:
+            share = min(1.0, self.queued / len(self.queue.keys))
+            measures["queue_filled"] = torch.tensor(share)
+        return measures
+
+    def check(self, plan: Plan) -> list[str]:
+        """Refuse a single crop and a queue that the batch does not fill evenly."""
+        if plan.views < ASSIGNED:
+            raise ConfigError(
+                f"SwAV compares two crops of an image or more, but views= makes {plan.views}"
+            )
+        size = 0 if self.queue is None else len(self.queue.keys)
+        if self.queue is not None:
+            self.queue.check(plan.batch_size)
+        prototypes, lines = self.prototypes.out_features, []
+        if plan.batch_size + size < prototypes:
+            lines.append(
+                f"batch_size={plan.batch_size} with method.queue_size={size} is less than "
+                f"method.prototypes={prototypes}, over which the codes are spread evenly: use a "
+                "queue or fewer prototypes"
+            )
+        if self.freeze_steps >= plan.steps:
+            lines.append(
+                f"method.freeze_steps={self.freeze_steps}: the prototypes are never trained in "
+                f"{plan.steps} steps; about an epoch is meant"
+            )
+        filled = self.queue_start + -(-size // plan.batch_size)
+        if size and filled >= plan.steps:
+            lines.append(
+                f"the queue is full at step {filled}, and so never used in {plan.steps} steps: "
+                "lower method.queue_start or method.queue_size"
+            )
+        return lines
+
+    def reference_levels(self, batch_size: int) -> Levels:
+        """The loss of codes that say nothing; the use of one prototype alone."""
+        return Levels(
+            loss_collapsed=math.log(self.prototypes.out_features),
+            stuck=True,
+            knob="method.epsilon=0.03, more method.freeze_steps, a later method.queue_start or a "
+            "lower optim.lr; prototypes must be of unit length",
+            others={"prototype_use_collapsed": 1 / self.prototypes.out_features},
+        )
 
 
 @full_precision

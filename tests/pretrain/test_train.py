@@ -154,6 +154,8 @@ def test_what_does_not_fit_is_refused_before_the_first_step(photos, tmp_path, ca
     flat = [*FLAT, f"data.root={photos}", f"out={tmp_path / 'run'}", "workers=0"]
     assert "larger than the data" in refused(capsys, *flat, "batch_size=64")
     assert "couples the samples" in refused(capsys, *flat, "accumulate=2")
+    assert "multiple of the total batch size 8" in refused(capsys, *flat, "method.memory_size=20")
+    assert "choose a recipe with 2" in refused(capsys, *flat, "views=npid_small")
     assert "does not divide into bn_splits" in refused(
         capsys, *flat, "batchnorm=split", "bn_splits=3"
     )

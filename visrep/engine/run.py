@@ -31,7 +31,7 @@ class Interrupted(BaseException):
 
 
 # What may differ between a run and its continuation.
-VOLATILE = ("resume", "overwrite", "device", "threads", "workers", "log_every")
+VOLATILE = ("resume", "overwrite", "device", "threads", "workers", "log_every", "health")
 
 
 @dataclass

@@ -24,8 +24,9 @@ class Task(Protocol):
     """An `nn.Module` with a loss and two moments around the optimizer's step.
 
     `forward` takes the batch of this process and returns a dict that holds "loss" (a scalar with a
-    gradient, the mean over this process' share) and detached scalars to log. A method satisfies
-    the protocol without importing it.
+    gradient, the mean over this process' share) and detached scalars to log; the "embeddings" of a
+    method, n x D, detached, are what `Health` looks at. A method satisfies the protocol without
+    importing it; it may also have `measures()`, scalars of its state, asked for at readings.
     """
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ step, and a run that was killed continues with the very numbers it would have ha
 """
 
 import logging
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +18,14 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor, nn
 
 from visrep import dist
-from visrep.engine import parallel
+from visrep.engine import blackbox, parallel
+from visrep.engine.health import VERDICTS, Health, stop, write_verdict
 from visrep.engine.hooks import Hook
 from visrep.engine.precision import autocast_dtype
 from visrep.engine.run import Interrupted
 from visrep.engine.task import Progress, Task
 from visrep.engine.writers import Meter, Writer
-from visrep.errors import ConfigError, Diverged
+from visrep.errors import ConfigError
 from visrep.optim import set_learning_rate
 from visrep.weights import snapshot
 
@@ -53,6 +53,7 @@ class Trainer:
         out: run folder; None keeps nothing on disk.
         device: where the task runs.
         precision: auto, fp32 or bf16.
+        health: judges the embeddings of a method at readings; None for tasks that have none.
         accumulate: micro-batches per update; the loss is their mean.
         snapshot_every: updates between snapshots, 0 for none; one is always written at the end
             when it is not 0.
@@ -76,6 +77,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         out: Path | None = None,
         precision: str = "auto",
+        health: Health | None = None,
         accumulate: int = 1,
         snapshot_every: int = 0,
         log_every: int = 10,
@@ -97,6 +99,8 @@ class Trainer:
         self.total_steps = total_steps
         self.out = out
         self.dtype = autocast_dtype(precision, self.device)
+        self.health = health
+        self.watch = blackbox.FiniteWatch(self.task, self.device)
         self.accumulate = accumulate
         self.snapshot_every = snapshot_every
         self.log_every = log_every
@@ -116,7 +120,8 @@ class Trainer:
         """Train from the newest snapshot, or from the start; returns the last logged metrics.
 
         Raises:
-            Diverged: the loss is not finite.
+            Diverged: loss, gradients or weights are not finite, or the embeddings have collapsed;
+                the batch is in the run folder (see `blackbox`), as is the verdict.
             Interrupted: SIGINT or SIGTERM arrived; a snapshot was saved first.
         """
         self._resume()
@@ -132,19 +137,22 @@ class Trainer:
                 hook.before_training(self)
             while self.step < self.total_steps:
                 set_learning_rate(self.optimizer, self.schedule(self.step / self.total_steps))
-                outputs = self._update(model, stream, meter)
+                embeddings = self._update(model, stream, meter)
                 self.step += 1
+                if self.step == 1 and self.health is not None and embeddings is not None:
+                    self.health.begin(embeddings)
                 if self.step % self.log_every == 0 or self.step == self.total_steps:
-                    last = self._log(meter, outputs)
+                    last = self._log(meter, embeddings)
                 for hook in self.hooks:
                     hook.after_step(self)
                 if self._signal is not None:
-                    self._save(outputs)
+                    self._save()
                     raise Interrupted(self._signal)
                 if self.snapshot_every and (
                     self.step % self.snapshot_every == 0 or self.step == self.total_steps
                 ):
-                    self._save(outputs)
+                    self._save()
+            self._conclude()
             for hook in self.hooks:
                 hook.after_training(self)
         finally:
@@ -162,8 +170,9 @@ class Trainer:
 
     def _update(
         self, model: nn.Module, stream: Iterator[dict[str, Any]], meter: Meter
-    ) -> dict[str, Tensor]:
-        images = 0
+    ) -> Tensor | None:
+        """One update; returns the embeddings that the task hands out, if it does."""
+        images, total, embeddings = 0, torch.zeros((), device=self.device), None
         for micro in range(self.accumulate):
             started = time.perf_counter()
             batch = next(stream)
@@ -176,43 +185,81 @@ class Trainer:
                 ),
             ):
                 outputs = model(batch)
+                embeddings = outputs.pop("embeddings", None)
                 loss = outputs["loss"] / self.accumulate
             with parallel.no_sync(model, micro < self.accumulate - 1):
                 loss.backward()
             meter.add(outputs)
+            total += loss.detach()
         meter.images += images
+        self.watch.mark(self.step, total)
         self.task.before_update(self.progress)  # type: ignore[operator]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.task.after_update(Progress(self.step + 1, self.total_steps))  # type: ignore[operator]
-        return outputs
+        return embeddings
 
-    def _log(self, meter: Meter, outputs: dict[str, Tensor]) -> dict[str, float]:
+    def _log(self, meter: Meter, embeddings: Tensor | None) -> dict[str, float]:
         metrics = meter.read(self.step)
         metrics["lr"] = float(self.optimizer.param_groups[0]["lr"])
-        self._require_finite(metrics["loss"])
+        self._require_finite()
+        if self.health is not None and embeddings is not None:
+            metrics |= self.health.read(self.step, metrics["loss"], embeddings)
+            measures: Callable[[], dict[str, Tensor]] = getattr(self.task, "measures", dict)
+            metrics |= {name: float(value) for name, value in measures().items()}
         self.write(metrics)
+        if self.health is not None and self.health.stop and self.health.verdict == "collapsed":
+            self._keep_batch(self.step - 1)
+            if self.out is not None and dist.is_main():
+                snapshot.set_aside(self.out / "snapshots", after=self.health.trusted)
+            stop(self.out, self.health.report())
         return metrics
 
-    def _require_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"the loss is {loss} at step {self.step}: lower the learning rate (optim.lr), or "
-                "lengthen the warm-up; the last good snapshot is kept"
-            )
+    # What is not well
+
+    def _require_finite(self) -> None:
+        found = self.watch.found(self.step)
+        if found is not None:
+            step, what = found
+            knob = blackbox.advice(self.optimizer, batch_is_finite=self._keep_batch(step))
+            self.write({"health": float(VERDICTS.index("diverged"))})
+            line = f"health: diverged: {what} not finite at step {step + 1}: {knob}"
+            stop(self.out, {"verdict": "diverged", "line": line, "step": step + 1})
+
+    def _keep_batch(self, step: int) -> bool:
+        return blackbox.keep_batch(
+            self.out,
+            batches=self.batches,
+            step=step,
+            accumulate=self.accumulate,
+            device=self.device,
+        )
+
+    def _conclude(self) -> None:
+        if self.health is None:
+            return
+        log.info("%s", self.health.line())
+        if self.out is not None and dist.is_main():
+            write_verdict(self.out, self.health.report())
 
     # Snapshots
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs."""
-        return {"task": self.task.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state = {"task": self.task.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return state if self.health is None else state | {"health": self.health.state()}
 
-    def _save(self, outputs: dict[str, Tensor]) -> None:
+    def _save(self) -> None:
         if self.out is None:
             return
-        self._require_finite(float(outputs["loss"].detach()))  # what is kept must be worth keeping
+        self._require_finite()  # what is kept must be worth keeping
+        trusted = None
+        if self.health is not None:
+            if not self.health.suspect():
+                self.health.trusted = self.step
+            trusted = self.health.trusted
         if dist.is_main():
-            snapshot.save(self.out / "snapshots", self.step, self.state())
+            snapshot.save(self.out / "snapshots", self.step, self.state(), spare=trusted)
         dist.barrier()
 
     def _resume(self) -> None:
@@ -222,6 +269,8 @@ class Trainer:
         self.step, state = found
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.health is not None and "health" in state:
+            self.health.load(state["health"])
         for writer in self.writers:
             writer.rewind(self.step)
         log.info("resumed from the snapshot of step %d/%d", self.step, self.total_steps)

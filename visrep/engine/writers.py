@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from visrep import files
+from visrep import dist, files
 
 log = logging.getLogger("visrep")
 
@@ -36,7 +36,7 @@ class Writer(Protocol):
 class Meter:
     """Means of logged scalars since the last reading, with speed and time to go.
 
-    The sums stay on the device: only a reading waits for it.
+    The sums stay on the device: only a reading, which all processes take together, waits for it.
     """
 
     def __init__(self, *, start: int, total: int) -> None:
@@ -57,7 +57,13 @@ class Meter:
 
     def read(self, step: int) -> dict[str, float]:
         """The means, images per second, share of time spent waiting for data, seconds to go."""
-        metrics = {name: float(value) / self.count for name, value in self.sums.items()}
+        metrics: dict[str, float] = {}
+        if self.sums:
+            # Of the whole batch, with one wait for the device.
+            device = next(iter(self.sums.values())).device
+            sums = torch.stack([value.to(device) for value in self.sums.values()])
+            means = dist.mean(sums / self.count).tolist()
+            metrics = dict(zip(self.sums, means, strict=True))
         now = time.perf_counter()
         elapsed = max(now - self.last_time, 1e-9)
         steps = max(step - self.last_step, 1)
@@ -82,7 +88,7 @@ class Console:
         shown = " ".join(
             f"{name} {value:.4g}"
             for name, value in metrics.items()
-            if name not in ("eta_s", "data_share", "images_per_s")
+            if name not in ("eta_s", "data_share", "images_per_s", "health")
         )
         speed = ""
         if "images_per_s" in metrics:

@@ -1,4 +1,4 @@
-"""What every loss does with embeddings: full precision, unit length, a look at their spread."""
+"""What every loss does with embeddings: full precision, unit length, how they are spread."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -48,12 +48,31 @@ def unit(x: Tensor) -> Tensor:
 @torch.no_grad()
 @full_precision
 def spread(x: Tensor) -> Tensor:
-    """Standard deviation of each dimension of the unit rows of N x D, averaged over D.
+    """Standard deviation of each dimension of the unit rows of N x D, averaged, times sqrt(D).
 
-    About 1 / sqrt(D) for embeddings that fill the sphere, 0 when they have collapsed to a point
-    (arXiv 2011.10566, section 4.1).
+    About 1 for embeddings that fill the sphere, 0 when they have collapsed to a point
+    (arXiv 2011.10566, section 4.1, plots it without the factor).
     """
-    return F.normalize(x, dim=1).std(dim=0, correction=0).mean()
+    return F.normalize(x, dim=1).std(dim=0, correction=0).mean() * x.shape[1] ** 0.5
+
+
+@torch.no_grad()
+@full_precision
+def effective_rank(x: Tensor) -> Tensor:
+    """Directions that the unit rows of N x D occupy: 1 (a line through 0) to min(N, D).
+
+    exp of the entropy of the singular values, divided by their sum (Roy and Vetterli 2007; RankMe,
+    arXiv 2210.02885, of rows that are neither centred nor of unit length). NaN when x holds a value
+    that is not finite.
+    """
+    unit_rows = F.normalize(x.double(), dim=1)
+    small = unit_rows if len(x) <= x.shape[1] else unit_rows.T
+    gram = small @ small.T  # float64: its eigenvalues are the squares of the singular values
+    finite = gram.isfinite().all()
+    values = torch.linalg.eigvalsh(gram.where(finite, torch.zeros_like(gram)))
+    singular = values.clamp_min(0).sqrt()
+    p = singular / singular.sum().clamp_min(torch.finfo(gram.dtype).tiny)
+    return torch.special.entr(p).sum().exp().where(finite, gram.new_tensor(torch.nan))
 
 
 def two_views(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

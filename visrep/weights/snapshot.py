@@ -35,8 +35,15 @@ class _Damaged(Exception):
     """Why a snapshot cannot be used."""
 
 
-def save(folder: str | Path, step: int, state: dict[str, Any], *, keep: int = 2) -> None:
-    """Write `state` as the snapshot of `step` and remove all but the newest `keep`.
+def save(
+    folder: str | Path,
+    step: int,
+    state: dict[str, Any],
+    *,
+    keep: int = 2,
+    spare: int | None = None,
+) -> None:
+    """Write `state` as that of `step`; remove all but the newest `keep` and that of step `spare`.
 
     Only the main process writes; on the others this does nothing. `state` holds tensors and plain
     values (dict, list, tuple, str, int, float, bool, None) only.
@@ -51,8 +58,9 @@ def save(folder: str | Path, step: int, state: dict[str, Any], *, keep: int = 2)
     folder = Path(folder)
     with atomic_path(folder / f"step-{step:09d}.pt") as temporary, open(temporary, "wb") as stream:
         _write(state, stream)
-    for path in [path for _, path in _snapshots(folder)][max(keep, 1) :]:
-        path.unlink(missing_ok=True)
+    for old, path in _snapshots(folder)[max(keep, 1) :]:
+        if old != spare:
+            path.unlink(missing_ok=True)
     # A process that was killed while it wrote has left its temporary file.
     for path in folder.glob(".step-*.pt"):
         path.unlink(missing_ok=True)
@@ -88,6 +96,21 @@ def latest(folder: str | Path) -> tuple[int, dict[str, Any]] | None:
             " and ".join(damaged),
         )
     return None
+
+
+def newest(folder: str | Path) -> int | None:
+    """The step of the newest snapshot, whole or not; None if there is none."""
+    return next((step for step, _ in _snapshots(Path(folder))), None)
+
+
+def set_aside(folder: str | Path, *, after: int | None) -> None:
+    """Rename the snapshots of later steps than `after` (None: all) to `collapsed-*.pt`.
+
+    A resumed run does not take those: it goes on from what was good.
+    """
+    for step, path in _snapshots(Path(folder)):
+        if after is None or step > after:
+            path.rename(path.with_name(path.name.replace("step-", "collapsed-", 1)))
 
 
 def _snapshots(folder: Path) -> list[tuple[int, Path]]:

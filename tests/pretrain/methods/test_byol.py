@@ -17,7 +17,6 @@ from tests.pretrain.methods.steps import (
 from tests.processes import run_on_two
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
-from visrep.nn.embeddings import spread
 
 
 def make() -> BYOL:
@@ -115,8 +114,9 @@ def test_forward_predicts_each_view_from_the_other() -> None:
     t_a, t_b = (task.target_head(task.target_encoder(x)) for x in (a, b))
     want = siamese.byol(task.predictor(z_a), task.predictor(z_b), t_a, t_b)
     assert_same_loss(task, out["loss"], want)
-    torch.testing.assert_close(out["std"], spread(z_a))
-    assert task.reference_levels(8)["loss_unrelated"] == 4.0
+    assert torch.equal(out["embeddings"], z_a) and not out["embeddings"].requires_grad
+    levels = task.reference_levels(8)
+    assert (levels.loss_collapsed, levels.loss_apart) == (0, 4) and levels.minimal
     with pytest.raises(ConfigError, match="makes 1"):
         task(batch_of(0, sizes=(16,)))
 

@@ -52,8 +52,8 @@ def test_the_first_loss_is_ln_n(classes: int, want: float) -> None:
         want, abs=5e-5
     )
     levels = task.reference_levels(16)
-    assert levels["loss_collapsed"] == pytest.approx(want, abs=5e-5)
-    assert levels["std_healthy"] == pytest.approx(128**-0.5)
+    assert levels.loss_collapsed == pytest.approx(want, abs=5e-5)
+    assert levels.others["accuracy_chance"] == 1 / classes
 
 
 def test_the_forward_is_encoder_dropout_softmax() -> None:

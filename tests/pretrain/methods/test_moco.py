@@ -68,7 +68,7 @@ def test_known_values_of_collapsed_features(size: int, want: float) -> None:
     queue[:, 0] = 1
     assert loss_of(1.0, queue, 0.07) == pytest.approx(want, abs=5e-5)
     task = MoCo(encoder=tiny_encoder(), queue_size=size)
-    assert task.reference_levels(256)["loss_collapsed"] == pytest.approx(want, abs=5e-5)
+    assert task.reference_levels(256).loss_collapsed == pytest.approx(want, abs=5e-5)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_known_value_of_equal_probabilities_without_epsilon() -> None:
     loss = noise_contrastive(logits, torch.tensor(2.0, dtype=torch.float64), 2)
     assert loss.item() == pytest.approx(9.31789, abs=1e-5)
     levels = NPID(encoder=tiny_encoder(), images=10).reference_levels(8)
-    assert levels["loss_collapsed"] == pytest.approx(9.31789, abs=5e-6)
+    assert levels.loss_collapsed == pytest.approx(9.31789, abs=5e-6)
 
 
 def test_known_values_of_the_first_step() -> None:
@@ -91,7 +91,7 @@ def test_known_values_of_the_exact_softmax() -> None:
     loss, _ = exact_softmax(collapsed, bank, index[:4], 0.1)
     assert loss.item() == pytest.approx(10.8198, abs=5e-5)
     levels = NPID(encoder=tiny_encoder(), images=50000, negatives=0).reference_levels(8)
-    assert levels["loss_collapsed"] == pytest.approx(10.8198, abs=5e-5)
+    assert levels.loss_collapsed == pytest.approx(10.8198, abs=5e-5)
 
 
 def test_known_values_of_the_bank_and_the_proximal_term() -> None:

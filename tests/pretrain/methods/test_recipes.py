@@ -15,6 +15,7 @@ from visrep import optim
 from visrep.config import choices, compose, instantiate
 from visrep.engine.hooks import Hook
 from visrep.engine.trainer import Trainer
+from visrep.nn.embeddings import effective_rank, spread
 from visrep.weights import snapshot
 
 # Widths and lengths that would only cost time here.
@@ -85,10 +86,14 @@ def test_a_recipe_builds_and_trains_two_steps(name: str) -> None:
         out = run.step(step)
         assert out["loss"].isfinite() and out["loss"].dim() == 0
         assert not any(value.requires_grad for key, value in out.items() if key != "loss")
+    embeddings = out.pop("embeddings")
+    assert 0 < spread(embeddings) <= 1.01 and 1 < effective_rank(embeddings) <= len(embeddings)
     assert all(not torch.equal(p, before[key]) for key, p in task.encoder.named_parameters())
     levels = task.reference_levels(run.cfg.batch_size)
-    assert 0 < out["std"] < 3 * levels["std_healthy"]
-    assert all(key.rpartition("_")[0] in out for key in levels)
+    assert all(key.partition("_chance")[0] in out for key in levels.others if "chance" in key)
+    assert levels.loss_collapsed != levels.loss_apart and levels.knob.count("optim.lr") == 1
+    assert all(value.dim() == 0 for value in getattr(task, "measures", dict)().values())
+    assert all(value.dim() == 0 for value in out.values())
     assert task.batchnorm in ("sync", "shuffle", "local") and isinstance(task.coupled, bool)
     assert task.head.spec["layers"]
 

@@ -49,7 +49,9 @@ def test_forward_and_its_stop_gradient() -> None:
     z_a, z_b = task.head(task.encoder(a)), task.head(task.encoder(b))  # a pass for each view
     want = siamese.simsiam(task.predictor(z_a), task.predictor(z_b), z_a, z_b)
     assert_same_loss(task, out["loss"], want)
-    torch.testing.assert_close(out["std"], spread(z_a))
+    assert torch.equal(out["embeddings"], z_a) and not out["embeddings"].requires_grad
+    levels = task.reference_levels(8)
+    assert (levels.loss_collapsed, levels.loss_apart) == (-1, 0) and levels.minimal
     with pytest.raises(ConfigError, match="makes 1"):
         task(batch_of(0, sizes=(16,)))
 
@@ -70,12 +72,11 @@ def test_the_projector_and_the_predictor() -> None:
     assert len(small.head.layers) == 2 and small.head.spec["layers"][-1]["norm"] == "plain"
 
 
-def test_the_std_at_the_start_is_that_of_a_filled_sphere() -> None:
+def test_the_embeddings_fill_the_sphere_at_the_start() -> None:
     task = SimSiam(encoder=tiny_encoder()).double().train()
     out = task(batch_of(0, count=32))
-    levels = task.reference_levels(32)
-    assert levels["std_healthy"] == pytest.approx(0.0221, abs=5e-5)
-    assert out["std"].item() == pytest.approx(levels["std_healthy"], rel=0.15)
+    assert spread(out["embeddings"]).item() == pytest.approx(1, rel=0.15)
+    assert spread(out["embeddings"]).item() / 2048**0.5 == pytest.approx(0.0221, rel=0.15)
 
 
 def test_the_predictor_keeps_its_learning_rate() -> None:
@@ -103,15 +104,15 @@ def run(task: SimSiam, steps: int) -> tuple[float, float]:
         optimizer.zero_grad()
         out["loss"].backward()
         optimizer.step()
-    return out["loss"].item(), out["std"].item()
+    return out["loss"].item(), spread(out["embeddings"]).item()
 
 
 def test_it_learns_and_without_stop_gradient_it_takes_the_short_way() -> None:
-    loss, std = run(make().double().train(), 60)
-    assert loss < -0.3 and std > 0.8 * 32**-0.5
+    loss, wide = run(make().double().train(), 60)
+    assert loss < -0.3 and wide > 0.8
     task = SimSiam(encoder=tiny_encoder(), out_dim=32, predictor_dim=8, stop_gradient=False)
     shortcut, spread_then = run(task.double().train(), 60)
-    assert shortcut < loss - 0.1 and spread_then < std
+    assert shortcut < loss - 0.1 and spread_then < wide
 
 
 def test_without_stop_gradient_both_sides_move() -> None:

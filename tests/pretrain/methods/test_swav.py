@@ -133,7 +133,7 @@ def test_known_values_of_collapse(count: int, want: float) -> None:
     q = sinkhorn(scores[0], epsilon=0.05, iterations=3)
     assert swapped_prediction(scores, [q, q], 0.1).item() == pytest.approx(want, abs=5e-6)
     task = make(prototypes=count)
-    assert task.reference_levels(8)["loss_collapsed"] == pytest.approx(want, abs=5e-6)
+    assert task.reference_levels(8).loss_collapsed == pytest.approx(want, abs=5e-6)
 
 
 def test_known_values_of_random_features() -> None:

@@ -1,5 +1,6 @@
 """The loop: resume is exact, accumulation is honest, nothing that is not finite goes on."""
 
+import json
 import logging
 import os
 import signal
@@ -162,19 +163,50 @@ def test_accumulation_is_refused_where_the_loss_couples_the_batch():
         make(task=task, accumulate=2)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_code_4(tmp_path):
-    class Bad(Stream):
-        def iterate(self, start_step):
-            for step, batch in enumerate(super().iterate(start_step), start_step):
-                yield batch | ({"y": batch["y"] * float("nan")} if step >= 7 else {})
+class Bad(Stream):
+    """From `first` on the targets are not finite."""
 
-    with pytest.raises(Diverged, match="step 10: lower the learning rate") as caught:
-        make(tmp_path / "a", batches=Bad(), snapshot_every=100).fit()
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first = first
+
+    def iterate(self, start_step):
+        for step, batch in enumerate(super().iterate(start_step), start_step):
+            yield batch | ({"y": batch["y"] * float("nan")} if step >= self.first else {})
+
+
+def test_what_is_not_finite_ends_the_run_with_code_4(tmp_path):
+    """However late it is looked for, the step it came in is named and its batch is kept."""
+    out = tmp_path / "a"
+    with pytest.raises(Diverged, match="the loss is not finite at step 8: the batch it") as caught:
+        make(out, batches=Bad(7), snapshot_every=3, log_every=5).fit()
     assert caught.value.exit_code == 4
+    assert "snapshot of step 6 is good" in str(caught.value)
+    verdict = json.loads((out / "health.json").read_text())
+    assert verdict["verdict"] == "diverged" and verdict["step"] == 8
+    saved = torch.load(out / "offending_batch.pt", weights_only=True)
+    want = next(Stream().iterate(7))
+    assert saved["step"] == 7 and torch.equal(saved["micro_batches"][0]["x"], want["x"])
+    assert saved["micro_batches"][0]["y"].isnan().all()
     # A snapshot that falls due before the next reading must not hold the damage either.
     with pytest.raises(Diverged, match="step 8:"):
-        make(tmp_path, batches=Bad(), snapshot_every=4, log_every=100).fit()
+        make(tmp_path, batches=Bad(7), snapshot_every=4, log_every=100).fit()
     assert [p.name for p in (tmp_path / "snapshots").iterdir()] == ["step-000000004.pt"]
+    kept = (tmp_path / "snapshots" / "step-000000004.pt").read_bytes()
+    with pytest.raises(Diverged, match="step 8:"):  # a resumed run meets it again
+        make(tmp_path, batches=Bad(7), snapshot_every=4, log_every=100).fit()
+    assert (tmp_path / "snapshots" / "step-000000004.pt").read_bytes() == kept
+
+
+def test_a_gradient_that_is_not_finite_is_caught_before_the_loss_is(tmp_path):
+    class Steep(Regression):
+        def forward(self, batch):
+            loss = super().forward(batch)["loss"]
+            steep = self.net[0].bias[:0].sum() if batch["y"].sum() > 0 else self.net[0].bias[0]
+            return {"loss": loss + 0 * (steep - steep.detach()).sqrt()}
+
+    with pytest.raises(Diverged, match="the gradients are not finite at step .*optim.lr"):
+        make(tmp_path, task=Steep(), log_every=1).fit()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

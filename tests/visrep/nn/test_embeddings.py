@@ -1,10 +1,12 @@
-"""Full precision under autocast, unit rows, and the spread that tells a collapse."""
+"""Full precision under autocast, unit rows, spread and rank, which tell a collapse."""
+
+import math
 
 import pytest
 import torch
 
 from visrep.errors import ConfigError
-from visrep.nn.embeddings import full_precision, spread, two_views, unit
+from visrep.nn.embeddings import effective_rank, full_precision, spread, two_views, unit
 
 
 def test_full_precision_leaves_autocast_and_widens() -> None:
@@ -28,13 +30,40 @@ def test_unit_rows() -> None:
     assert unit(x.bfloat16()).dtype == torch.float32
 
 
-@pytest.mark.parametrize(("dim", "want"), [(128, 0.0884), (512, 0.0442), (2048, 0.0221)])
-def test_spread_of_healthy_and_collapsed_embeddings(dim: int, want: float) -> None:
+@pytest.mark.parametrize("dim", [128, 512, 2048])
+def test_spread_of_healthy_and_collapsed_embeddings(dim: int) -> None:
     torch.manual_seed(0)
     x = torch.randn(512, dim, requires_grad=True)
-    assert spread(x).item() == pytest.approx(want, rel=0.01)
+    assert spread(x).item() == pytest.approx(1, rel=0.01)
     assert not spread(x).requires_grad
-    assert spread(torch.ones(16, dim) * 7).item() == pytest.approx(0, abs=1e-7)
+    assert spread(torch.ones(16, dim) * 7).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_known_values_of_the_effective_rank() -> None:
+    e = torch.eye(4)
+    assert effective_rank(e).item() == pytest.approx(4)
+    assert effective_rank(5 * e[[0] * 6]).item() == pytest.approx(1)
+    assert effective_rank(torch.cat([e[:1], -2 * e[:1]])).item() == pytest.approx(1)  # a line
+    assert effective_rank(e[[0, 0, 1, 1]]).item() == pytest.approx(2)
+    # Three rows against one: singular values sqrt(3) and 1.
+    a = 3**0.5 / (3**0.5 + 1)
+    want = math.exp(-a * math.log(a) - (1 - a) * math.log(1 - a))
+    assert effective_rank(e[[0, 0, 0, 1]]).item() == pytest.approx(want)
+    assert effective_rank(e[[0, 0, 0, 1]].bfloat16()).item() == pytest.approx(want)
+    torch.manual_seed(0)
+    x = torch.randn(6, 50, dtype=torch.float64)
+    turned = x @ torch.linalg.qr(torch.randn(50, 50, dtype=torch.float64))[0]
+    torch.testing.assert_close(effective_rank(turned), effective_rank(x))
+    torch.testing.assert_close(effective_rank(unit(x)), effective_rank(x))
+    singular = torch.linalg.svdvals(unit(x))
+    p = singular / singular.sum()
+    torch.testing.assert_close(effective_rank(x), (-(p * p.log()).sum()).exp())
+
+
+def test_the_effective_rank_of_what_is_not_finite_is_nan() -> None:
+    x = torch.randn(4, 3)
+    x[1, 2] = torch.nan
+    assert effective_rank(x).isnan() and effective_rank(x.T).isnan()
 
 
 def test_two_views_are_two() -> None:

@@ -209,3 +209,22 @@ def test_a_file_without_permission_is_an_error_not_a_step_back(tmp_path, monkeyp
     monkeypatch.setattr(snapshot, "_check_seal", refuse)
     with pytest.raises(UserError, match=r"step-000000002\.pt: Permission denied"):
         snapshot.latest(tmp_path)
+
+
+def test_one_older_snapshot_can_be_spared(tmp_path):
+    for step in range(1, 7):
+        snapshot.save(tmp_path, step, state(float(step)), spare=2)
+    assert sorted(path.name[-4:-3] for path in tmp_path.iterdir()) == ["2", "5", "6"]
+
+
+def test_snapshots_of_a_collapse_are_set_aside_and_not_taken(tmp_path):
+    assert snapshot.newest(tmp_path) is None
+    for step in (1, 2, 3):
+        snapshot.save(tmp_path, step, state(float(step)), keep=3)
+    snapshot.set_aside(tmp_path, after=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "collapsed-000000002.pt", "collapsed-000000003.pt", "step-000000001.pt",
+    ]  # fmt: skip
+    assert snapshot.newest(tmp_path) == snapshot.latest(tmp_path)[0] == 1
+    snapshot.set_aside(tmp_path, after=None)
+    assert snapshot.newest(tmp_path) is None
