@@ -36,6 +36,10 @@ _PARTS = {
     "~/mean_ema/average": "running_mean",
     "~/var_ema/average": "running_var",
 }
+_OLD_STRIDES = (
+    "haiku before December 2020 had the stride of basic blocks in their second convolution; the "
+    "file does not say which haiku wrote it, and the first is taken"
+)
 _PROJECTOR = {  # as in an nn.Sequential
     "projector/linear": "head.0",
     "projector/batch_norm": "head.1",
@@ -73,6 +77,7 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
         ours,
         choice=choice,
         source={"format": NAME},
+        note="" if "layer1.0.conv3.weight" in ours else _OLD_STRIDES,
         preprocess=Preprocess(size=224, resize=256, mean=MEAN, std=STD, interpolation="bicubic"),
         head=head,
         fc=fc,

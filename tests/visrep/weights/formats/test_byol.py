@@ -80,6 +80,7 @@ def test_other_nets_in_files_of_linear_evaluation(tmp_path, depth, channels, exp
     file = read_weights(path)
     assert {key: file.backbone[key] for key in expected} == expected
     assert (file.encoder, file.alternatives) == ("", ())
+    assert ("before December 2020" in file.source.get("note", "")) == (depth == 18)
     x = images()
     assert difference(features(file, x), net.features(x)) < 1e-5
     with torch.inference_mode():
