@@ -209,8 +209,8 @@ def resnets(backbone: dict[str, Any]) -> dict[str, Any]:
 
 def visrep_node(backbone: dict[str, Any]) -> dict[str, Any]:
     """`backbone` as the node MODEL.VISREP of `transfer.d2_backbone`, whose types are fixed."""
-    floats = {key: float(backbone[key]) for key in ("width", "inner") if key in backbone}
-    return {key.upper(): value for key, value in {**backbone, **floats}.items()}
+    floats = ("width", "inner")
+    return {key.upper(): float(v) if key in floats else v for key, v in backbone.items()}
 
 
 def pixel_statistics(preprocess: Preprocess) -> tuple[list[float], list[float]]:
