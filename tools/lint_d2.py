@@ -18,7 +18,7 @@ from visrep.tools.lint_d2_backbone import check_net
 from visrep.tools.lint_d2_config import Config, read_config
 from visrep.tools.lint_d2_finding import FATAL, SEVERITIES, WARNING, Finding
 from visrep.tools.lint_d2_input import check_input
-from visrep.tools.lint_d2_loading import check_weights
+from visrep.tools.lint_d2_loading import check_weights, split_weights
 from visrep.tools.lint_d2_weights import Weights, read_file
 
 WIDTH = 100
@@ -32,9 +32,11 @@ def main(cfg: DictConfig) -> None:
         UserError: a file cannot be read.
     """
     config = read_config(cfg.config, opts=list(cfg.opts))
-    weights = None if cfg.weights is None else read_file(Path(cfg.weights))
-    if weights is None and _here(config) is not None:
-        weights = read_file(Path(str(config["MODEL.WEIGHTS"])))
+    named, option = split_weights(config)
+    given = cfg.weights if cfg.weights is not None else named if Path(named).is_file() else None
+    weights = None if given is None else read_file(Path(given))
+    if weights is not None and option and Path(named).name == weights.path.name:
+        weights.heuristics = True
     findings = lint(config, weights)
     print(text(config, weights, findings))
     fatal = [finding.check for finding in findings if finding.severity == FATAL]
@@ -73,7 +75,7 @@ def text(config: Config, weights: Weights | None, findings: list[Finding]) -> st
     for severity in SEVERITIES:
         names = dict.fromkeys(f.check for f in findings if f.severity == severity)
         parts += [f"{severity:8}{counts[severity]:3}   {', '.join(names)}".rstrip()]
-    return "\n".join(parts)
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in "\n".join(parts))
 
 
 def _check_files(config: Config) -> Iterator[Finding]:
@@ -116,11 +118,6 @@ def _check_files(config: Config) -> Iterator[Finding]:
                 else ""
             ),
         )
-
-
-def _here(config: Config) -> Path | None:
-    path = Path(str(config["MODEL.WEIGHTS"]))
-    return path if path.is_file() else None
 
 
 def _wrapped(line: str, indent: int) -> str:

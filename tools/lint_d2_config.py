@@ -222,16 +222,25 @@ class _Walk:
 
     def mapping(self, node: yaml.MappingNode, prefix: str, depth: int = 0) -> dict[str, Any]:
         tree: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(getattr(key_node, "value", ""))
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise UserError(
+                    f"{self.path}: {prefix.rstrip('.') or 'it'} has a key that is no word"
+                )
+            key = "".join(c if c.isprintable() else "?" for c in key_node.value)
             value = self.value(value_node, f"{prefix}{key}.", depth + 1)
+            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *other
+                for other in value if isinstance(value, list) else [value]:
+                    merged = {**(other if isinstance(other, dict) else {}), **merged}
+                continue
             if key in tree:
                 old, new = (dict(_flat({key: v}, prefix)) for v in (tree[key], value))
                 lost = {k: v for k, v in old.items() if k not in new or new[k] != v}
                 line = key_node.start_mark.line + 1
                 self.config.repeated.append(Repeated(self.path, line, f"{prefix}{key}", lost))
             tree[key] = value
-        return tree
+        return {**merged, **tree}
 
     def value(self, node: yaml.Node, prefix: str, depth: int) -> Any:
         self.left -= 1

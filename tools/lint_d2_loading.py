@@ -2,12 +2,19 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from visrep.errors import UserError
 from visrep.tools.lint_d2_config import Config
 from visrep.tools.lint_d2_finding import FATAL, NOTE, WARNING, Finding, lines
 from visrep.tools.lint_d2_net import Load, is_own, is_resnet, load, model_shapes
 from visrep.tools.lint_d2_weights import CONVERT, Weights, published, words_of
+
+
+def split_weights(config: Config) -> tuple[str, bool]:
+    """The file in MODEL.WEIGHTS, and whether the name asks for matching the ends of names."""
+    name, _, option = str(config["MODEL.WEIGHTS"]).partition("?")
+    return name, option == "matching_heuristics=True" and not name.endswith(".pkl")
 
 
 def check_weights(config: Config, weights: Weights | None) -> Iterator[Finding]:
@@ -33,6 +40,15 @@ def check_weights(config: Config, weights: Weights | None) -> Iterator[Finding]:
         )
     if weights is None:
         return
+    name = Path(split_weights(config)[0]).name
+    if name.endswith((".pkl", ".pth")) and name != weights.path.name and not published(url):
+        yield Finding(
+            NOTE,
+            "other-weights",
+            f"{config.shown(key)}, and {weights.path.name} is what was looked at",
+            "Detectron2 takes the one that the config names",
+            lines({key: str(weights.path)}),
+        )
     yield from weights.findings
     if weights.caffe2 or not is_resnet(config):
         return

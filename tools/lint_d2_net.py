@@ -54,7 +54,7 @@ def model_shapes(config: Config) -> dict[str, Shape]:
             if head == "c4":
                 shapes = {k: s for k, s in shapes.items() if not k.startswith("res5.")}
                 shapes |= _stage_shapes(config, 5, blocks=3, basic=False)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"MODEL.RESNETS describes no net: {error}") from error
     last = max((str(name) for name in config["MODEL.RESNETS.OUT_FEATURES"]), default="res5")
     if head == "plain" and last in ("res2", "res3", "res4"):

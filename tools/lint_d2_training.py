@@ -226,7 +226,7 @@ def _check_length(config: Config) -> Iterator[Finding]:
     batch, total = config["SOLVER.IMS_PER_BATCH"], config["SOLVER.MAX_ITER"]
     usual, lengths = LENGTHS[family]
     seen = total * batch / usual
-    if batch < 1 or any(abs(seen / length - 1) <= 0.05 for length in lengths):
+    if batch < 1 or total < 1 or any(abs(seen / length - 1) <= 0.05 for length in lengths):
         return
     nearest = min(lengths, key=lambda length: abs(seen - length))
     scale = usual / batch

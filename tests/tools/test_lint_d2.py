@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from tests.oracles.detectron2_files import converted
 from tests.oracles.encoders import PREPROCESS, in_memory, net
@@ -18,6 +19,7 @@ from visrep.paths import import_entry
 from visrep.weights import detectron2 as d2
 
 lint_d2 = import_entry("visrep.tools.lint_d2")
+DEFAULTS = import_entry("visrep.tools.lint_d2_config").DEFAULTS
 R50 = {"depth": 50, "width": 0.0625, "stem": "imagenet"}
 
 C4 = """\
@@ -411,6 +413,46 @@ def test_weights_that_the_config_names_are_looked_at(tmp_path, pkl, capsys):
     path = tmp_path / "c.yaml"
     path.write_text(narrow(C4).replace("see below", str(pkl)))
     assert "loaded" in run(capsys, str(path))[1]
+    other = path.read_text().replace(str(pkl), "old/y.pkl")
+    found = findings(tmp_path, other, pkl)
+    assert found.keys() == {"other-weights", "loaded"}
+    path.write_text(narrow(C4).replace("see below", str(pkl)))
     with pytest.raises(CheckFailed, match="1 fatal: depth"):
         path.write_text(path.read_text().replace("DEPTH: 50", "DEPTH: 101"))
         lint_d2.main(configs.compose("lint_d2", [f"config={path}"])[0])
+
+
+def test_the_option_behind_a_name_is_detectron2s(tmp_path, capsys):
+    torch.save({"model": {k: torch.from_numpy(v) for k, v in arrays().items()}}, tmp_path / "x.pth")
+    path = tmp_path / "c.yaml"
+    path.write_text(narrow(C4).replace("see below", f"{tmp_path}/x.pth"))
+    assert run(capsys, str(path))[0] == 3
+    path.write_text(path.read_text().replace("x.pth", "x.pth?matching_heuristics=True"))
+    assert run(capsys, str(path))[0] == 0
+    assert run(capsys, str(path), f"weights={tmp_path}/x.pth")[0] == 0
+
+
+def test_control_characters_of_a_file_are_not_printed(tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    text = narrow(C4).replace("see below", '"\\e[31mred"')
+    path.write_text(f'{text}"\\e[2J": {{A: 1}}\n"\\e[2J": {{B: 1}}\n')
+    code, out, _ = run(capsys, str(path))
+    assert code == 0 and "repeated-key" in out and "\x1b" not in out
+
+
+ODD = [None, True, -1, 0, 10**20, 1e300, float("nan"), "", "x", [], [None], [-5.0, 0, 1]]
+
+
+def test_no_value_of_any_key_stops_the_linter(tmp_path, pkl):
+    weights = lint_d2.read_file(pkl)
+    (tmp_path / "base.yaml").write_text(narrow(C4))
+    path = tmp_path / "c.yaml"
+    for key in DEFAULTS:
+        *sections, last = key.split(".")
+        for odd in ODD:
+            tree = {last: odd}
+            for section in reversed(sections):
+                tree = {section: tree}
+            path.write_text(yaml.safe_dump({"_BASE_": "base.yaml", **tree}))
+            config = lint_d2.read_config(path)
+            assert lint_d2.text(config, weights, lint_d2.lint(config, weights))

@@ -78,6 +78,13 @@ def test_several_bases(tmp_path):
     assert config["MODEL.MASK_ON"] is True and config["MODEL.WEIGHTS"] == "b"
 
 
+def test_yamls_own_merging(tmp_path):
+    text = "X: &x {NORM: BN, DEPTH: 101}\nMODEL:\n  RESNETS: {<<: *x, DEPTH: 50}\n"
+    config = reading.read_config(write(tmp_path, "x.yaml", text))
+    assert config["MODEL.RESNETS.NORM"] == "BN" and config["MODEL.RESNETS.DEPTH"] == 50
+    assert not config.repeated
+
+
 def test_of_repeated_keys_the_last_counts_and_the_loss_is_listed(tmp_path):
     text = "MODEL:\n  RESNETS: {DEPTH: 50, NORM: BN}\n  RESNETS: {DEPTH: 50}\nTEST: {A: 1, A: 1}\n"
     config = reading.read_config(write(tmp_path, "x.yaml", text))
@@ -120,6 +127,7 @@ def test_values_that_detectron2_refuses_are_set_aside(tmp_path):
         ("_BASE_: x.yaml\n", "round in a circle"),
         ("MODEL: &a [*a]\n", "it holds too much, or too deep"),
         ("MODEL: " + "[" * 3000 + "]" * 3000, "is no yaml|too deep"),
+        ("MODEL: {? [a] : 1}\n", "MODEL has a key that is no word"),
         ("SOLVER: {A: !!int x}\n", "SOLVER.A has no readable value"),
         ("SOLVER: {STEPS: !!timestamp soon}\n", "SOLVER.STEPS has no readable value"),
         (

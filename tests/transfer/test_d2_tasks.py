@@ -1,5 +1,7 @@
 """The Detectron2 config of every transfer task: its numbers, and that Detectron2 builds it."""
 
+import re
+
 import pytest
 import yaml
 
@@ -10,6 +12,7 @@ from transfer.d2_verify import quiet, verify
 from transfer.d2_weights import place_of
 from visrep import config as configs
 from visrep.errors import ConfigError
+from visrep.paths import config_dir
 from visrep.weights import detectron2 as d2
 
 TASKS = configs.choices("d2_task")
@@ -31,6 +34,12 @@ def test_which_tasks_there_are_and_how_they_are_asked_for():
     assert d2_tasks.selected(["voc07_c4", "coco_c4_1x", "voc07_c4"]) == ["voc07_c4", "coco_c4_1x"]
     with pytest.raises(ConfigError, match="d2_task=voc07_c5: did you mean voc07_c4"):
         d2_tasks.selected("voc07_c5")
+
+
+def test_the_commands_help_names_every_task():
+    text = (config_dir() / "convert.yaml").read_text()
+    listed = text.split("\ntask: null")[1].split("\nstem_stride")[0]
+    assert set(TASKS) == set(re.findall(r"\b(?:voc|coco|lvis|cityscapes)\w+", listed))
 
 
 # The published numbers, written down once more: task -> batch, rate, iterations, steps, warm-up
@@ -167,3 +176,20 @@ def test_detectron2_builds_every_task_on_our_backbone(tmp_path, task):
     file = converted(tmp_path, norm="BN", task=task, depth=18, width=0.0625, stem="small")
     report = verify(tmp_path / "x.pkl", file)
     assert (report.backbone, report.tensors) == ("VisrepResNet", 100)
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("task", ["coco_fpn_boxes_1x", "voc0712_c4"])
+@pytest.mark.parametrize("spec", [NARROW, {"depth": 18, "width": 0.0625}], ids=["own", "visrep's"])
+def test_the_lines_at_the_top_of_a_config_load_it(tmp_path, monkeypatch, task, spec):
+    from detectron2.modeling import build_model
+
+    file = in_memory(**spec)
+    path = d2_tasks.config_path(tmp_path / "x.pkl", task)
+    path.write_text(d2_tasks.config_for(file, weights=tmp_path / "x.pkl", norm="BN", task=task))
+    code = [line[6:] for line in path.read_text().splitlines() if line.startswith("#     ")]
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec("\n".join(code), names)
+    names["cfg"].MODEL.DEVICE = "cpu"
+    assert build_model(names["cfg"]).backbone.output_shape()
