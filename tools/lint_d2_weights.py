@@ -12,7 +12,7 @@ from visrep.tools.lint_d2_finding import FATAL, Finding
 from visrep.weights.architecture import infer
 from visrep.weights.canonical import COUNTER
 from visrep.weights.detectron2 import FORMAT, pixel_statistics, resnets
-from visrep.weights.pickle_files import read_pickle
+from visrep.weights.stored import Stored
 from visrep.weights.torch_files import read_tree
 
 CONVERT = "visrep convert weights={} to=detectron2 out=x.pkl"
@@ -112,15 +112,10 @@ def read_file(path: Path) -> Weights:
     """
     if not path.is_file():
         raise ConfigError(f"there is no weights file {path}")
-    with open(path, "rb") as stream:
-        by_torch = stream.read(2) == b"PK"
+    tree = read_tree(path)
+    by_torch = tree.container.startswith("torch")
     weights = Weights(path)
-    if path.suffix == ".pkl" and not by_torch:
-        content = read_pickle(path)
-        if isinstance(content, dict):
-            _read_pkl(weights, content)
-        else:  # torch's container from before 1.6 begins with a pickled number
-            by_torch = True
+    content = tree.value if isinstance(tree.value, dict) else {}
     if path.suffix == ".pkl" and by_torch:
         weights.findings.append(
             Finding(
@@ -132,8 +127,20 @@ def read_file(path: Path) -> Weights:
                 'put "matching_heuristics": True beside its "model"',
             )
         )
-    if path.suffix != ".pkl" or by_torch:
-        _read_torch(weights)
+    elif path.suffix != ".pkl" and not by_torch:
+        weights.findings.append(
+            Finding(
+                FATAL,
+                "container",
+                f"{path.name} is a {tree.container} file",
+                "Detectron2 opens what does not end in .pkl with torch.load, which fails on it",
+                CONVERT.format(path),
+            )
+        )
+    if tree.container == "pickle":
+        _read_pkl(weights, content)
+    else:
+        _read_torch(weights, content, "a torch file" if by_torch else f"a {tree.container} file")
     ours = _our_shapes(weights.tensors)
     if weights.backbone is None and ours:
         try:
@@ -181,20 +188,15 @@ def _read_pkl(weights: Weights, content: dict[Any, Any]) -> None:
     )
 
 
-def _read_torch(weights: Weights) -> None:
-    value = read_tree(weights.path).value
-    weights.kind = "a torch file"
-    if isinstance(value, dict):
-        weights.heuristics = bool(value.get("matching_heuristics", False))
-        _take(weights, value.get("model", value))
-        if not weights.tensors:  # Detectron2 sees none; for the advice, look one level deeper
-            inner = [v for v in value.values() if isinstance(v, dict)]
-            for content in inner:
-                _take(weights, content)
-                if weights.tensors:
-                    weights.kind = "a training checkpoint"
-                    weights.heuristics = False
-                    break
+def _read_torch(weights: Weights, content: dict[Any, Any], kind: str) -> None:
+    weights.kind = kind
+    weights.heuristics = bool(content.get("matching_heuristics", False))
+    _take(weights, content.get("model", content))
+    # Where Detectron2 sees no tensor, the advice goes by what is one level deeper.
+    for inner in content.values():
+        if not weights.tensors and isinstance(inner, dict):
+            _take(weights, inner)
+            weights.kind, weights.heuristics = "a training checkpoint", False
 
 
 def _take(weights: Weights, content: object) -> None:
@@ -202,7 +204,7 @@ def _take(weights: Weights, content: object) -> None:
         weights.tensors = {
             str(name): tuple(int(n) for n in value.shape)
             for name, value in content.items()
-            if hasattr(value, "shape") and not str(name).endswith(COUNTER)
+            if isinstance(value, Stored) and not str(name).endswith(COUNTER)
         }
 
 

@@ -22,8 +22,8 @@ from visrep.data.preprocess import Preprocess
 from visrep.errors import CheckFailed
 from visrep.seeds import generator
 from visrep.weights import EncoderFile, read_weights
-from visrep.weights.pickle_files import read_pickle
 from visrep.weights.reading import encoder_of
+from visrep.weights.torch_files import float_tensor, read_tree
 
 TOLERANCE = 1e-5
 
@@ -168,16 +168,17 @@ def _load(model: nn.Module, pkl: str | Path, head: str) -> list[str]:
     """Load with Detectron2's checkpointer; the places of the tensors, if every one is set."""
     from detectron2.checkpoint import DetectionCheckpointer
 
-    stored = {place_of(k, head=head): (k, v) for k, v in read_pickle(pkl)["model"].items()}
+    tree = read_tree(pkl)
+    stored = {place_of(name, head=head): (name, t) for name, t in tree.value["model"].items()}
     state = model.state_dict()
     places = places_in(state, head=head)
     with torch.no_grad():
         for place in places:
             tensor = state[place]
-            name, array = stored.get(place, ("", None))
-            if array is not None and array.shape != tensor.shape:
+            name, given = stored.get(place, ("", None))
+            if given is not None and given.shape != tensor.shape:
                 raise CheckFailed(
-                    f"{pkl}: {name} is {array.shape}, Detectron2's backbone has "
+                    f"{pkl}: {name} is {tuple(given.shape)}, Detectron2's backbone has "
                     f"{tuple(tensor.shape)}"
                 )
             tensor.fill_(float("nan"))
@@ -187,7 +188,7 @@ def _load(model: nn.Module, pkl: str | Path, head: str) -> list[str]:
     unset = [
         place
         for place in places
-        if place not in stored or not torch.equal(state[place], torch.from_numpy(stored[place][1]))
+        if place not in stored or not torch.equal(state[place], float_tensor(tree, *stored[place]))
     ]
     unused = sorted(name for place, (name, _) in stored.items() if place not in places)
     if unset or unused:

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from tests.oracles.detectron2_files import converted
-from tests.oracles.encoders import PREPROCESS, in_memory, net
+from tests.oracles.encoders import PREPROCESS, encoder_file, in_memory, net
 from visrep import config as configs
 from visrep.cli import main
 from visrep.errors import CheckFailed, UserError
@@ -308,6 +308,13 @@ def test_a_file_that_only_has_the_name_of_a_pickle(tmp_path):
         assert found.keys() == {"torch-pkl", "loaded"}
     torch.save(content, tmp_path / "x.pth")
     assert findings(tmp_path, narrow(C4), tmp_path / "x.pth").keys() == {"loaded"}
+
+
+def test_our_own_file_is_none_of_detectron2s(tmp_path):
+    encoder_file(tmp_path / "e.safetensors", **R50)
+    found = findings(tmp_path, narrow(C4), tmp_path / "e.safetensors")
+    assert found.keys() == {"container", "not-converted"}
+    assert {finding.severity for finding in found.values()} == {"fatal"}
 
 
 def test_names_that_only_match_by_their_ends(tmp_path):

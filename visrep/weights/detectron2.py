@@ -10,14 +10,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path
 from visrep.nn.resnet import BASIC, DEEP_STEMS, STEM_STRIDES
 from visrep.weights.canonical import EncoderFile, build, mismatch, shapes_of
-from visrep.weights.pickle_files import read_pickle, write_pickle
+from visrep.weights.pickle_files import write_pickle
+from visrep.weights.torch_files import float_tensor, read_tree
 
 AUTHOR = "visrep"
 FORMAT = "visrep-detectron2/1"
@@ -141,7 +140,8 @@ def read_pkl(path: str | Path) -> EncoderFile:
     Raises:
         UserError: the file is damaged, or visrep did not write it.
     """
-    content = read_pickle(path)
+    tree = read_tree(path)
+    content = tree.value
     kept = content.get("visrep") if isinstance(content, dict) else None
     if not isinstance(kept, dict) or kept.get("format") != FORMAT:
         raise UserError(f"{path} is no Detectron2 file that visrep wrote")
@@ -155,7 +155,7 @@ def read_pkl(path: str | Path) -> EncoderFile:
             backbone=backbone,
             preprocess=kept["preprocess"],
             source=kept["source"],
-            tensors={names[name]: torch.from_numpy(array) for name, array in model.items()},
+            tensors={names[name]: float_tensor(tree, name, t) for name, t in model.items()},
         )
         problem = mismatch(file)
     except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -10,8 +10,10 @@ from collections import OrderedDict
 import pytest
 import torch
 
+from tests.oracles.trees import tree as in_memory
 from visrep.errors import UserError
-from visrep.weights.torch_files import Tree, float_tensor, read_tree, save_torch, tensors_in
+from visrep.weights.pickle_records import Inert
+from visrep.weights.torch_files import float_tensor, read_tree, save_torch, tensors_in
 
 
 def refused(path, *words: str) -> None:
@@ -35,7 +37,7 @@ def test_containers_are_told_by_content(tmp_path, zipped, name):
     tree = read_tree(path)
     assert tree.container == ("torch (zip)" if zipped else "torch (before 1.6)")
     assert tree.value["epoch"] == 3
-    assert torch.equal(tree.value["state_dict"]["a"], CONTENT["state_dict"]["a"])
+    assert torch.equal(tree.value["state_dict"]["a"].read(), CONTENT["state_dict"]["a"])
 
 
 def test_what_is_no_file(tmp_path):
@@ -53,7 +55,6 @@ STRANGERS = {
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
     "hdf5": (b"\x89HDF\r\n\x1a\n", "HDF5"),
     "gzip": (b"\x1f\x8b\x08\x00", "gzip"),
-    "pickle": (pickle.dumps({"a": 1}), "a pickle that torch did not write"),
     "text": (b"some words", "no checkpoint that visrep reads"),
     "json": (b'{"a": 1, "b": 2}', "no checkpoint that visrep reads"),
     "zeros": (bytes(1000), "no checkpoint that visrep reads"),
@@ -118,14 +119,83 @@ def test_nothing_in_a_file_is_executed(tmp_path, zipped):
     refused(path, "asks to run", "mkdir", "never")
     assert not proof.exists()
     path.write_bytes(pickle.dumps(Evil(str(proof))))
-    refused(path, "a pickle that torch did not write")
+    refused(path, "asks to run", "mkdir", "never")
     assert not proof.exists()
 
 
-def test_a_pickled_module_is_refused_with_a_way_out(tmp_path):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_module_becomes_a_record(tmp_path, zipped):
     path = tmp_path / "model.pth"
-    torch.save(torch.nn.Linear(2, 2), path)
-    refused(path, "asks to run torch.nn.modules.linear.Linear", "state dict")
+    linear = torch.nn.Linear(2, 3)
+    torch.save({"net": linear}, path, _use_new_zipfile_serialization=zipped)
+    tree = read_tree(path)
+    record = tree.value["net"]
+    assert (type(record), record.name) == (Inert, "torch.nn.modules.linear.Linear")
+    assert torch.equal(
+        float_tensor(tree, "w", record.state["_parameters"]["weight"]), linear.weight
+    )
+    assert [name for name, _ in tensors_in(tree.value)] == [
+        "net/_parameters/weight",
+        "net/_parameters/bias",
+    ]
+
+
+VIEWED = torch.arange(40.0).reshape(5, 8)
+KINDS = {
+    "transposed": VIEWED.T,
+    "a row": VIEWED[3],
+    "a column": VIEWED[:, 3],
+    "every second": VIEWED[1::2, 1::2],
+    "repeated": torch.arange(3.0).expand(4, 3),
+    "nothing": torch.zeros(0, 3),
+    "a single number": torch.tensor(1.5),
+    "a parameter": torch.nn.Parameter(torch.ones(2)),
+    "channels last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    **{
+        str(dtype).removeprefix("torch."): torch.tensor([0, 1, 3]).to(dtype)
+        for dtype in (
+            *(torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16),
+            *(torch.int8, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn),
+            *(torch.uint16, torch.uint32),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_every_kind_of_tensor_is_read_as_torch_reads_it(tmp_path, zipped):
+    path = tmp_path / "model.pth"
+    strange = ("float8_e4m3fn", "uint16", "uint32")  # the older container has no place for these
+    kinds = {k: t for k, t in KINDS.items() if zipped or k not in strange}
+    torch.save(kinds, path, _use_new_zipfile_serialization=zipped)
+    read = read_tree(path).value
+    for name, theirs in torch.load(path, weights_only=True).items():
+        ours = read[name].read()
+        assert (read[name].shape, read[name].dtype) == (tuple(theirs.shape), theirs.dtype), name
+        assert torch.equal(
+            ours.double() if ours.dtype.itemsize == 1 else ours,
+            theirs.double() if ours.dtype.itemsize == 1 else theirs,
+        ), name
+        assert ours.is_contiguous(), name
+        assert ours.untyped_storage().nbytes() == ours.numel() * ours.element_size(), name
+
+
+@pytest.mark.parametrize("byteorder", ["little", "big"])
+def test_the_byte_order_of_the_machine_that_wrote_it(tmp_path, byteorder):
+    content = {"a": torch.arange(5.0), "b": torch.arange(3), "c": torch.ones(2, dtype=torch.int8)}
+    path, turned = tmp_path / "a.pth", tmp_path / "b.pth"
+    torch.save(content, path)
+    with zipfile.ZipFile(path) as before, zipfile.ZipFile(turned, "w") as after:
+        for name in before.namelist():
+            data = before.read(name)
+            if name.endswith("/byteorder"):
+                data = byteorder.encode()
+            if byteorder == "big" and "/data/" in name:
+                width = {"0": 4, "1": 8, "2": 1}[name.rpartition("/")[2]]
+                data = b"".join(data[i : i + width][::-1] for i in range(0, len(data), width))
+            after.writestr(name, data)
+    read = read_tree(turned).value
+    assert all(torch.equal(read[name].read(), content[name]) for name in content)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -144,11 +214,12 @@ def test_cuts_and_flips_end_in_one_line(tmp_path, zipped):
         path.write_bytes(changed)
         try:
             tree = read_tree(path)
+            for name, value in tensors_in(tree.value):
+                read = float_tensor(tree, name, value)
+                if zipped:  # its checksums cover what matters; the container of old has none
+                    assert torch.equal(read, CONTENT["state_dict"]["a"])
         except UserError as error:
             assert "\n" not in str(error)
-            continue
-        if zipped:  # its checksums cover what matters; the container of old has none
-            assert torch.equal(tree.value["state_dict"]["a"], CONTENT["state_dict"]["a"])
 
 
 def test_an_archive_without_checksums_is_read(tmp_path):
@@ -161,39 +232,37 @@ def test_an_archive_without_checksums_is_read(tmp_path):
     assert read_tree(path).value["epoch"] == 3
 
 
-def tree_of(size: int = 1000) -> Tree:
-    from pathlib import Path
-
-    return Tree(Path("model.pth"), "torch (zip)", {}, size)
-
-
-def test_only_dense_floats_that_the_file_can_hold_are_weights():
+def test_only_dense_floats_that_the_file_can_hold_are_weights(tmp_path):
     half = torch.ones(2, 3, dtype=torch.bfloat16)
-    assert float_tensor(tree_of(), "a", half).dtype == torch.float32
+    assert float_tensor(*at(half)).dtype == torch.float32
     transposed = torch.arange(6.0).reshape(2, 3).T
-    own = float_tensor(tree_of(), "a", transposed)
-    assert own.is_contiguous()
-    assert torch.equal(own, transposed)
-    assert own.untyped_storage().data_ptr() != transposed.untyped_storage().data_ptr()
+    assert float_tensor(*at(transposed)).is_contiguous()
+    torch.save(
+        {"a": torch.eye(2).to_sparse(), "b": torch.zeros(2, device="meta"), "c": [1.0]},
+        tmp_path / "a.pth",
+    )
+    tree = read_tree(tmp_path / "a.pth")
     bad = {
-        "no dense tensor": [torch.eye(2).to_sparse(), [1.0], None],
-        "torch.int64": [torch.ones(2, dtype=torch.int64)],
-        "claims more data": [
-            torch.zeros(1).expand(1_000_000, 1_000_000),
-            torch.zeros(2, device="meta"),
-        ],
+        "no dense tensor": [(tree, "a", tree.value[name]) for name in ("a", "b", "c")],
+        "torch.int64": [at(torch.ones(2, dtype=torch.int64))],
+        "claims more data": [at(torch.zeros(1).expand(1_000_000, 1_000_000))],
     }
-    for message, values in bad.items():
-        for value in values:
+    for message, cases in bad.items():
+        for case in cases:
             with pytest.raises(UserError, match=message):
-                float_tensor(tree_of(), "a", value)
+                float_tensor(*case)
+
+
+def at(tensor: torch.Tensor):
+    whole = in_memory({"a": tensor}, size=1000)
+    return whole, "a", whole.value["a"]
 
 
 def test_the_tensors_of_a_tree_are_found_once():
     a, b = torch.zeros(1), torch.ones(1)
-    tree = {"state_dict": {"x.y": a}, "list": [1, {"z": b}], "text": "t"}
+    tree = in_memory({"state_dict": {"x.y": a}, "list": [1, {"z": b}], "text": "t"}).value
     assert [name for name, _ in tensors_in(tree)] == ["state_dict/x.y", "list/1/z"]
-    bomb: list = [a]
+    bomb: list = [tree]
     for _ in range(40):
         bomb = [bomb] * 40
     assert len(list(tensors_in(bomb))) <= 1

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
 from visrep.weights.formats import torchvision, visrep_encoder
+from visrep.weights.pickle_records import Inert, printable
 from visrep.weights.state import Choice
 from visrep.weights.torch_files import Tree, tensors_in
 
@@ -44,6 +45,11 @@ def identify(tree: Tree) -> Format:
     if len(matches) == 1:
         return matches[0]
     found = f"found {prefixes(tree)}"
+    if isinstance(tree.value, Inert):
+        found += (
+            f"; it is a whole {printable(tree.value.name)}: save its state dict alone, with "
+            "torch.save(model.state_dict(), ...)"
+        )
     if matches:
         names = " and ".join(kind.name for kind in matches)
         raise UserError(f"{tree.path} fits several formats, {names}; {found}")
@@ -68,6 +74,4 @@ def _prefix(name: str) -> str:
     parts = last.split(".")
     wrappers = 1 if parts[0] in ("module", "model") else 0
     head = ".".join(parts[: wrappers + 1]) + ("." if len(parts) > wrappers + 1 else "")
-    text = f"{containers}/{head}" if containers else head
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return printable(f"{containers}/{head}" if containers else head)

@@ -1,19 +1,13 @@
 """One format matches, or the error says what was found."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
+from tests.oracles.trees import tree
 from visrep.errors import UserError
 from visrep.weights import formats
 from visrep.weights.formats import FORMATS, Format, identify, prefixes
-from visrep.weights.torch_files import Tree
-
-
-def tree(value: object, **metadata: str) -> Tree:
-    return Tree(Path("model.pth"), "torch (zip)", value, 10_000, metadata)
-
+from visrep.weights.pickle_records import Inert
 
 W = torch.zeros(1)
 
@@ -43,6 +37,7 @@ def test_no_match_lists_the_prefixes_with_counts():
         ({"x" * 200: W}, "x" * 57 + "... 1"),
         ({f"p{i}.a": W for i in range(30)}, "and 22 more prefixes"),
         ({1: {2: W}}, "1/2 1"),
+        (Inert("Net", state={"x": Inert("Frozen", ({"w": 1},))}), "no tensor"),
     ],
 )
 def test_anything_can_be_described_in_one_line(value, found):
