@@ -33,7 +33,6 @@ LARGE = {
     "r101": ({"depth": 101, "width": 1}, 520, 50),
     "r101 2x": ({"depth": 101, "width": 2}, 520, 50),
     "r152": ({"depth": 152, "width": 1}, 775, 50),
-    "r152 3x": ({"depth": 152, "width": 3}, 775, 50),
     "wide_resnet50_2": ({"depth": 50, "inner": 2}, 265, 50),
     "resnext50_32x4d": ({"depth": 50, "groups": 32, "inner": 2}, 265, 50),
     "resnext101_32x8d": ({"depth": 101, "groups": 32, "inner": 4}, 520, 50),
@@ -58,9 +57,9 @@ OURS = {
 }
 OURS_LARGE = {
     "r50 sk": ({"depth": 50, "stem": "d", "sk": True, "padding": "tf"}, 371, 68),
-    "r152 2x sk": ({"depth": 152, "width": 2, "stem": "d", "sk": True, "padding": "tf"}, 1085, 68),
+    "r101 2x sk": ({"depth": 101, "width": 2, "stem": "d", "sk": True, "padding": "tf"}, 728, 68),
     "r101 d": ({"depth": 101, "stem": "d"}, 530, 50),
-    "r200 2x": ({"depth": 200, "width": 2, "padding": "haiku"}, 1015, 50),
+    "r200": ({"depth": 200, "padding": "haiku"}, 1015, 50),
 }
 
 
