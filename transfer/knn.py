@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from transfer import features
+from transfer.outputs import frozen_output
 from visrep.config import instantiate
 from visrep.data.datasets import ImageDataset
 from visrep.data.preprocess import Preprocess
@@ -42,9 +43,7 @@ def main(cfg: DictConfig) -> None:
         bank, queries = (features.raw_pixels(dataset, preprocess) for dataset in (train, test))
         sha256 = "none"
     else:
-        encoder, preprocess, sha256 = features.frozen_encoder(
-            cfg.weights, init=cfg.init, seed=run.seed
-        )
+        encoder, preprocess, sha256 = frozen_output(cfg.weights, init=cfg.init, seed=run.seed)
         encoder.to(run.device)
         loading: dict[str, Any] = {"batch_size": int(cfg.batch_size), "workers": int(cfg.workers)}
         if cfg.bn == "reestimated":

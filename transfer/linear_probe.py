@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from transfer import features
+from transfer.outputs import frozen_output
 from visrep.config import instantiate
 from visrep.data.loader import Loader
 from visrep.data.splits import label_subset
@@ -145,7 +146,7 @@ def main(cfg: DictConfig) -> None:
     run = open_run(cfg)
     train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
     classes = shared_classes(train, test)
-    encoder, preprocess, sha256 = features.frozen_encoder(cfg.weights, init=cfg.init, seed=run.seed)
+    encoder, preprocess, sha256 = frozen_output(cfg.weights, init=cfg.init, seed=run.seed)
     encoder.to(run.device)
     bank, queries = (
         features.cached(

@@ -7,7 +7,10 @@ import pytest
 from tests.small_data import composed, write_encoder, write_folder
 from transfer import knn
 from visrep import results
+from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError
+from visrep.nn.exemplar_nets import ExemplarNet
+from visrep.weights.exemplar import save_exemplar
 
 
 @pytest.fixture
@@ -40,6 +43,17 @@ def test_records_of_a_file_its_random_twin_and_raw_pixels(root: Path) -> None:
     # The class is the brightest channel: neighbours in pixel space know it far above 1 in 3.
     assert pixels.value > 60
     assert all(0 <= record.value <= 100 for record in (file, fresh, again))
+
+
+def test_exemplar_cnns_own_net_is_measured_like_any_other(root: Path, tmp_path: Path) -> None:
+    net = ExemplarNet(net="small")
+    preprocess = Preprocess(size=32, resize=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    weights = tmp_path / "exemplar.safetensors"
+    sha256 = save_exemplar(weights, net=net, preprocess=preprocess, source={"method": "exemplar"})
+    file = run(root, "a", f"weights={weights}")
+    assert (file.weights, file.init) == (sha256, "pretrained")
+    fresh = run(root, "b", f"weights={weights}", "init=random")
+    assert fresh.weights != sha256
 
 
 def test_bank_that_is_the_test_set_gives_100_at_k_1(root: Path, tmp_path: Path) -> None:

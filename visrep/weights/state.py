@@ -7,13 +7,13 @@ A format takes what it knows under our names, drops groups by name, and hands th
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.architecture import infer
 from visrep.weights.canonical import COUNTER, EncoderFile, mismatch
-from visrep.weights.torch_files import Tree, check_tensor, float_tensor
+from visrep.weights.tree import OnDemand, Tree, check_tensor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COUNTERS = "counters of batches"
@@ -27,14 +27,52 @@ class Choice:
         encoder: which of several networks; None for the one that its source evaluates.
         stem: of a first convolution of 3x3: cifar, cifar_pad2 or small.
         padding: torch, tf or haiku, in place of the source's own.
+        on_demand: leave the tensors in the file; whoever wants one reads it.
+        classifier: layer of the projection head that the classifier sits on, 0 for the encoder.
+        origin: simclr, of weights under torchvision's names that were converted from SimCLR v1.
     """
 
     encoder: str | None = None
     stem: str | None = None
     padding: str | None = None
+    on_demand: bool = False
+    classifier: int | None = None
+    origin: str | None = None
 
 
+T = TypeVar("T")
 Raw = dict[str, Any]  # our name -> a tensor as the file holds it
+
+
+def unwrap(tree: Tree, *containers: str) -> tuple[Raw, dict[str, str]]:
+    """The state dict in the first of `containers` that the file has, or else the file's own, less a
+    prefix `module.` that all names have; and what was taken off, for `source`.
+
+    It is empty where the file holds no dict with texts for keys.
+    """
+    value, place = tree.value, {}
+    if isinstance(value, dict):
+        for container in containers:
+            if isinstance(value.get(container), dict):
+                value, place = value[container], {"container": container}
+                break
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        return {}, {}
+    if value and all(name.startswith("module.") for name in value):
+        value = {name.removeprefix("module."): tensor for name, tensor in value.items()}
+        place["prefix"] = "module."
+    return value, place
+
+
+def pick(encoders: Mapping[str, T], choice: Choice) -> tuple[str, T, tuple[str, ...]]:
+    """Name and place of the encoder asked for, or of the first one; the names of the others.
+
+    `encoders`: name -> place, a prefix for example. One that is not there is refused by
+    `read_weights`, which compares the name with what was asked for.
+    """
+    asked = choice.encoder
+    name = asked if asked is not None and asked in encoders else next(iter(encoders))
+    return name, encoders[name], tuple(other for other in encoders if other != name)
 
 
 class State:
@@ -49,7 +87,7 @@ class State:
         self.tree = tree
         self.left = {name: t for name, t in tensors.items() if not name.endswith(COUNTER)}
         self.dropped: dict[str, int] = {}
-        self._count(COUNTERS, len(tensors) - len(self.left))
+        self.count(COUNTERS, len(tensors) - len(self.left))
 
     def take(self, prefix: str, rename: Callable[[str], str | None] | None = None) -> Raw:
         """The tensors under `prefix`, without it; with `rename`, those it has a name for."""
@@ -69,9 +107,10 @@ class State:
         gone = [name for name in self.left if re.match(pattern, name)]
         for name in gone:
             del self.left[name]
-        self._count(group, len(gone))
+        self.count(group, len(gone))
 
-    def _count(self, group: str, number: int) -> None:
+    def count(self, group: str, number: int) -> None:
+        """Report `number` tensors as dropped under the name of `group`."""
         if number:
             self.dropped[group] = self.dropped.get(group, 0) + number
 
@@ -88,9 +127,10 @@ def encoder_file(
     classes: list[str] | None = None,
     encoder: str = "",
     alternatives: tuple[str, ...] = (),
+    note: str = "",
     **known: Any,
 ) -> EncoderFile:
-    """Put an encoder file together; reads the tensors into memory.
+    """Put an encoder file together; reads the tensors into memory, unless `choice` says otherwise.
 
     Args:
         state: what the other tensors were taken from; nothing must be left in it.
@@ -101,6 +141,7 @@ def encoder_file(
         head: layers of `visrep.nn.heads.MLP` and its tensors, see `head_of`.
         fc: `weight` and `bias` of a classifier on the encoder (or on the head).
         encoder, alternatives: the network chosen where the file holds several, and the others.
+        note: what had to be assumed; it is shown to the user and kept in `source`.
         known: for `architecture.infer`: padding, stem, shortcut, stride_in_1x1.
 
     Raises:
@@ -117,7 +158,7 @@ def encoder_file(
     description = None
     if head is not None:
         layers, tensors = head
-        width = next(iter(tensors.values())).shape[1]
+        width = tensors["layers.0.linear.weight"].shape[1]
         description = {"in_dim": int(width), "layers": layers}
         raw |= {f"head.{name}": t for name, t in tensors.items()}
     raw |= {f"fc.{name}": t for name, t in (fc or {}).items()}
@@ -132,13 +173,14 @@ def encoder_file(
     )
     types = sorted({str(t.dtype).removeprefix("torch.") for t in raw.values()} - {"float32"})
     stored = {"stored_as": ", ".join(types)} if types else {}
+    placed = OnDemand(state.tree, raw)
     file = EncoderFile(
         backbone=spec,
         preprocess=(preprocess or imagenet_preprocess()).to_dict(),
-        tensors={name: float_tensor(state.tree, name, t) for name, t in raw.items()},
+        tensors=placed if choice.on_demand else dict(placed),
         head=description,
         classes=classes,
-        source={"file": path.name, **source, **stored},
+        source={"file": path.name, **source, **stored, **({"note": note} if note else {})},
         encoder=encoder,
         alternatives=alternatives,
         dropped=state.dropped,
@@ -159,12 +201,14 @@ def head_of(tensors: Raw, *, last_relu: bool = False) -> tuple[list[dict[str, An
 
     Its names are `INDEX.weight` and the like. A 2-d weight begins a layer, one-dimensional tensors
     at the next index are its batch norm, and every layer but the last ends in a ReLU (`last_relu`:
-    that one too).
+    that one too). A single linear, whose names have no index, is an MLP of one layer.
 
     Raises:
         UserError: the names or shapes are no such MLP.
     """
     modules: dict[int, Raw] = {}
+    if "weight" in tensors:
+        tensors = {f"0.{name}": tensor for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         place, _, kind = name.partition(".")
         if not place.isdecimal():

@@ -11,7 +11,18 @@ from dataclasses import dataclass
 
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
-from visrep.weights.formats import torchvision, visrep_encoder
+from visrep.weights.formats import (
+    byol,
+    detectron2,
+    huggingface,
+    openmmlab,
+    simclr_tf,
+    simclr_torch,
+    timm,
+    torchvision,
+    visrep_encoder,
+    vissl,
+)
 from visrep.weights.pickle_records import Inert, printable
 from visrep.weights.state import Choice
 from visrep.weights.torch_files import Tree, tensors_in
@@ -30,6 +41,14 @@ OURS = Format(visrep_encoder.NAME, visrep_encoder.recognise, visrep_encoder.read
 FORMATS = [
     OURS,
     Format(torchvision.NAME, torchvision.recognise, torchvision.read),
+    Format(simclr_tf.NAME, simclr_tf.recognise, simclr_tf.read),
+    Format(simclr_torch.NAME, simclr_torch.recognise, simclr_torch.read),
+    Format(byol.NAME, byol.recognise, byol.read),
+    Format(timm.NAME, timm.recognise, timm.read),
+    Format(huggingface.NAME, huggingface.recognise, huggingface.read),
+    Format(vissl.NAME, vissl.recognise, vissl.read),
+    Format(openmmlab.NAME, openmmlab.recognise, openmmlab.read),
+    Format(detectron2.NAME, detectron2.recognise, detectron2.read),
 ]
 
 
