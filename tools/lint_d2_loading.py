@@ -110,7 +110,7 @@ def _check_load(config: Config, weights: Weights, loaded: Load) -> Iterator[Find
             f"Detectron2 then matches whole names only: {said}",
             lines({"MODEL.WEIGHTS": f"{weights.path}?matching_heuristics=True"})
             if by_name
-            else CONVERT.format("the original checkpoint"),
+            else CONVERT.format("ORIGINAL"),
         )
     elif not other:
         where = next(iter(loaded.misshapen), None) or loaded.empty[0]
@@ -121,7 +121,7 @@ def _check_load(config: Config, weights: Weights, loaded: Load) -> Iterator[Find
             "partly-loaded",
             f"{weights.path.name} has nothing that fits {where}; its names begin with {listed}",
             f"what is not set stays random: {said}",
-            f"{CONVERT.format('the original checkpoint')}, which reads wrapped checkpoints too",
+            f"{CONVERT.format('ORIGINAL')}, which reads wrapped checkpoints too",
         )
 
 

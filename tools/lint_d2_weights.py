@@ -183,7 +183,7 @@ def _read_pkl(weights: Weights, content: dict[Any, Any]) -> None:
             "pkl-keys",
             f"{weights.path.name} lacks {'__author__' if 'model' in content else 'model'}",
             "Detectron2 takes such a .pkl for a Caffe2 model, renames its keys and loads nothing",
-            CONVERT.format("the original checkpoint"),
+            CONVERT.format("ORIGINAL"),
         )
     )
 
