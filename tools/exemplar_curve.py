@@ -92,9 +92,12 @@ def draw(values: dict[Point, float], untrained: float, *, fixed: Point, title: s
         (panels[0], over_classes, f"surrogate classes, {fixed.samples} samples of each"),
         (panels[1], over_samples, f"samples of each of {fixed.classes} surrogate classes"),
     ):
-        panel.plot(*zip(*sorted(curve), strict=True), marker="o", label="Exemplar-CNN")
+        sizes, accuracies = zip(*sorted(curve), strict=True)
+        panel.plot(sizes, accuracies, marker="o", label="Exemplar-CNN")
         panel.axhline(untrained, linestyle="--", color="grey", label="untrained")
         panel.set_xscale("log")
+        panel.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45)
+        panel.minorticks_off()
         panel.set_xlabel(label)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy of the SVM (%)")

@@ -25,7 +25,7 @@ from visrep.weights import detectron2 as d2
 from visrep.weights.canonical import dump_encoder
 from visrep.weights.formats import timm, torchvision, visrep_encoder
 from visrep.weights.reading import encoder_of
-from visrep.weights.state import Choice, imagenet_preprocess
+from visrep.weights.state import INPUTS, Choice, imagenet_preprocess
 from visrep.weights.torch_files import float_tensor, read_tree
 
 TARGETS = ("visrep", "detectron2", "torchvision", "timm")
@@ -53,13 +53,15 @@ def main(cfg: DictConfig) -> None:
             raise ConfigError(f"{path} is a folder: give out= a file name")
         if path.exists() and not cfg.overwrite:
             raise ConfigError(f"{path} exists: choose another out=, or overwrite=true")
-    choice = Choice(
-        encoder=cfg.encoder,
-        stem=cfg.stem,
-        padding=cfg.padding,
-        classifier=cfg.classifier,
-        origin=cfg.origin,
-    )
+    at = cfg.classifier
+    if at is not None and (not isinstance(at, int) or isinstance(at, bool) or at < 0):
+        raise ConfigError(f"classifier={at}: give the number of a layer, 0 for the encoder")
+    if cfg.origin not in (None, "simclr"):
+        raise ConfigError(f"origin={cfg.origin}: the only one is simclr")
+    if cfg.input is not None and cfg.input not in INPUTS:
+        raise ConfigError(f"input={cfg.input}: choose one of {', '.join(INPUTS)}")
+    asked = ("encoder", "stem", "padding", "input", "classifier", "origin")
+    choice = Choice(**{key: cfg[key] for key in asked})
     file = with_head(read_weights(cfg.weights, choice), cfg.head)
     lines = [f"read      {cfg.weights}: {_summary(file)}"]
     lines += [f"note      {file.source['note']}"] if "note" in file.source else []

@@ -6,9 +6,15 @@ and keeps its traceback.
 
 
 class UserError(ValueError):
-    """The input is wrong: the message names the file and says what to do."""
+    """The input is wrong: the message names the file and says what to do, in one line.
+
+    It may quote what a file holds: characters that a terminal would obey are shown as `?`.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: object) -> None:
+        super().__init__("".join(c if c.isprintable() else "?" for c in str(message)))
 
 
 class ConfigError(UserError):

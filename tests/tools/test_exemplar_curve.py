@@ -38,6 +38,10 @@ def test_the_picture_holds_the_values_it_is_given() -> None:
     assert over_samples.lines[0].get_xydata().tolist() == [[1, 30], [100, 60]]
     assert list(over_classes.lines[1].get_ydata()) == [25.0, 25.0]
     assert over_classes.get_xscale() == "log" and "100 samples" in over_classes.get_xlabel()
+    figure.draw_without_rendering()
+    assert [tick.get_text() for tick in over_classes.get_xticklabels(which="both")] == [
+        "50", "8,000",
+    ]  # fmt: skip
 
 
 TINY = (

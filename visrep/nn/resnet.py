@@ -48,8 +48,10 @@ class ResNet(nn.Module):
 
     stem: `imagenet` 7x7/2 and max-pool; `d` and `t` (narrower first) three 3x3, the first of stride
     2, and max-pool; `small` 3x3/2 without max-pool; `cifar` 3x3/1 without max-pool, `cifar_pad2`
-    the same padded by 2, as solo-learn has it. project: the first block of layer1 has a convolution
-    in its shortcut even where the shapes agree (basic blocks of SimCLR's and BYOL's own code).
+    the same padded by 2, as solo-learn has it. stem_relu: a ReLU after the stem, which lightly's
+    own ResNet loses where its children are put in a row. project: the first block of layer1 has a
+    convolution in its shortcut even where the shapes agree (basic blocks of SimCLR's and BYOL's own
+    code).
 
     shortcut, where shapes differ: `conv` 1x1 with the stride; `avg_down` (ResNet-D) a 2x2 average
     over the positions inside the image, then 1x1, where the stride is 2; `simclr` a 2x2 average
@@ -84,6 +86,7 @@ class ResNet(nn.Module):
         inner: float = 1,
         project: bool = False,
         stride_in_1x1: bool = False,
+        stem_relu: bool = True,
         zero_init_residual: bool = True,
     ) -> None:
         super().__init__()
@@ -95,6 +98,7 @@ class ResNet(nn.Module):
             "inner": inner,
             "project": project,
             "stride_in_1x1": stride_in_1x1,
+            "stem_relu": stem_relu,
         }
         self.spec |= {key: value for key, value in rare.items() if value != RARE[key]}
         _check(**{**RARE, **self.spec})
@@ -107,7 +111,7 @@ class ResNet(nn.Module):
         self.out_dim = c4
 
         self.conv1, self.bn1 = _stem(stem, widths[0], padding)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = nn.ReLU(inplace=True) if stem_relu else nn.Identity()
         pooled = STEM_STRIDES[stem] == 4
         self.maxpool = MaxPool(padding=padding) if pooled else nn.Identity()
         style = Style(
@@ -334,6 +338,7 @@ RARE: dict[str, Any] = {
     "inner": 1,
     "project": False,
     "stride_in_1x1": False,
+    "stem_relu": True,
 }
 
 
@@ -349,6 +354,7 @@ def _check(
     inner: float,
     project: bool,
     stride_in_1x1: bool,
+    stem_relu: bool,
 ) -> None:
     if depth not in BLOCKS:
         raise ConfigError(f"a ResNet of depth {depth} does not exist: choose one of {list(BLOCKS)}")

@@ -9,14 +9,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from torch import Tensor
+
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.architecture import infer
 from visrep.weights.canonical import COUNTER, EncoderFile, mismatch
+from visrep.weights.names import without_wrappers
 from visrep.weights.tree import OnDemand, Tree, check_tensor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COUNTERS = "counters of batches"
+
+
+def _input(mean: tuple[float, ...], std: tuple[float, ...], size: int, resize: int) -> Preprocess:
+    return Preprocess(size=size, resize=resize, mean=mean, std=std)
+
+
+INPUTS = {  # what an encoder that was trained on a data set is usually shown
+    "imagenet": _input(MEAN, STD, 224, 256),
+    "cifar10": _input((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 32, 32),
+    "cifar100": _input((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), 32, 32),
+    "stl10": _input((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261), 96, 96),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +42,19 @@ class Choice:
         encoder: which of several networks; None for the one that its source evaluates.
         stem: of a first convolution of 3x3: cifar, cifar_pad2 or small.
         padding: torch, tf or haiku, in place of the source's own.
-        on_demand: leave the tensors in the file; whoever wants one reads it.
+        input: a data set of INPUTS, whose input is recorded in place of the source's own.
         classifier: layer of the projection head that the classifier sits on, 0 for the encoder.
         origin: simclr, of weights under torchvision's names that were converted from SimCLR v1.
+        on_demand: leave the tensors in the file; whoever wants one reads it.
     """
 
     encoder: str | None = None
     stem: str | None = None
     padding: str | None = None
-    on_demand: bool = False
+    input: str | None = None
     classifier: int | None = None
     origin: str | None = None
+    on_demand: bool = False
 
 
 T = TypeVar("T")
@@ -45,8 +62,8 @@ Raw = dict[str, Any]  # our name -> a tensor as the file holds it
 
 
 def unwrap(tree: Tree, *containers: str) -> tuple[Raw, dict[str, str]]:
-    """The state dict in the first of `containers` that the file has, or else the file's own, less a
-    prefix `module.` that all names have; and what was taken off, for `source`.
+    """The state dict in the first of `containers` that the file has, or else the file's own, less
+    the prefixes of wrappers that all names have; and what was taken off, for `source`.
 
     It is empty where the file holds no dict with texts for keys.
     """
@@ -58,10 +75,8 @@ def unwrap(tree: Tree, *containers: str) -> tuple[Raw, dict[str, str]]:
                 break
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         return {}, {}
-    if value and all(name.startswith("module.") for name in value):
-        value = {name.removeprefix("module."): tensor for name, tensor in value.items()}
-        place["prefix"] = "module."
-    return value, place
+    value, prefix = without_wrappers(value)
+    return value, {**place, "prefix": prefix} if prefix else place
 
 
 def pick(encoders: Mapping[str, T], choice: Choice) -> tuple[str, T, tuple[str, ...]]:
@@ -101,6 +116,27 @@ class State:
                 raise UserError(f"{self.tree.path}: {name} is there twice, as two names of {ours}")
             taken[ours] = self.left.pop(name)
         return taken
+
+    def head(
+        self, tensors: Raw, *, after: Raw | None = None
+    ) -> tuple[list[dict[str, Any]], Raw] | None:
+        """`head_of(tensors)`; None if there are none.
+
+        `after`: a 1x1 convolution before the pooling, which gives the same numbers after it. It
+        becomes the head's first layer, without a ReLU.
+        """
+        for name, tensor in {**tensors, **(after or {})}.items():
+            check_tensor(self.tree, name, tensor)
+        if after:
+            flat = {f"0.{name}": t.then(_as_linear) for name, t in after.items()}
+            tensors = flat | {_one_further(name): t for name, t in tensors.items()}
+        try:
+            layers, ours = head_of(tensors) if tensors else ([], {})
+        except UserError as error:
+            raise UserError(f"{self.tree.path}: {error}") from error
+        if after:
+            layers[0]["relu"] = False
+        return (layers, ours) if layers else None
 
     def drop(self, group: str, pattern: str) -> None:
         """Leave out what the regular expression `pattern` matches from the start of the name."""
@@ -166,6 +202,8 @@ def encoder_file(
         check_tensor(state.tree, name, t)
     if choice.stem is not None and backbone["conv1.weight"].shape[2:] != (3, 3):
         raise UserError(f"{path}: stem={choice.stem} is for nets that begin with a 3x3 convolution")
+    if choice.input is not None:
+        preprocess = INPUTS[choice.input]
     spec = infer(
         {name: tuple(t.shape) for name, t in backbone.items()},
         path,
@@ -193,7 +231,7 @@ def encoder_file(
 
 def imagenet_preprocess() -> Preprocess:
     """torchvision's input for its ResNets."""
-    return Preprocess(size=224, resize=256, mean=MEAN, std=STD)
+    return INPUTS["imagenet"]
 
 
 def head_of(tensors: Raw, *, last_relu: bool = False) -> tuple[list[dict[str, Any]], Raw]:
@@ -237,3 +275,14 @@ def head_of(tensors: Raw, *, last_relu: bool = False) -> tuple[list[dict[str, An
         raise UserError("a head has no linear layer")
     layers[-1]["relu"] = last_relu
     return layers, ours
+
+
+def _as_linear(weight: Tensor) -> Tensor:
+    """out x in of a 1x1 convolution's out x in x 1 x 1; a bias stays as it is."""
+    return weight.flatten(1) if weight.shape[2:] == (1, 1) else weight
+
+
+def _one_further(name: str) -> str:
+    """The name that a module's tensor has one place further down a row."""
+    index, _, rest = name.partition(".")
+    return f"{int(index) + 1}.{rest}" if index.isdecimal() else name

@@ -4,9 +4,10 @@ The names are written down here a second time, from the libraries' own, and not 
 the formats do; where a library is installed, its own class is asked in the format's tests.
 """
 
+import argparse
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -68,11 +69,6 @@ def renamed(state: State, *pairs: tuple[str, str]) -> State:
     return out
 
 
-def options(**values: Any) -> Any:
-    """What a script's argument parser returns."""
-    return dict(values)
-
-
 # torchvision
 
 
@@ -99,7 +95,7 @@ def torchvision_references() -> Case:
         "optimizer": OPTIMIZER,
         "lr_scheduler": {"last_epoch": 3},
         "epoch": 3,
-        "args": options(model="resnet18", lr=0.1),
+        "args": argparse.Namespace(model="resnet18", lr=0.1),
         "model_ema": OrderedDict(ema),
     }
     return Case(
@@ -132,7 +128,7 @@ def timm_trained() -> Case:
         "state_dict": OrderedDict(raw),
         "optimizer": OPTIMIZER,
         "version": 2,
-        "args": options(model="resnet18d", mean=[0.5, 0.5, 0.5], std=None),
+        "args": argparse.Namespace(model="resnet18d", mean=[0.5, 0.5, 0.5], std=None),
         "amp_scaler": {"scale": 65536.0},
         "state_dict_ema": OrderedDict(ema),
         "metric": 71.3,
@@ -523,6 +519,9 @@ def caffe2(container: str, *, grouped: bool = False, blobs: bool = False) -> Cas
 
 CASES: dict[str, Callable[[], Case]] = {
     "torchvision: linear evaluation": linear_evaluation,
+    "torchvision: linear evaluation before 1.6": lambda: replace(
+        linear_evaluation(), container="legacy"
+    ),
     "torchvision: references": torchvision_references,
     "timm: resnet18d": lambda: timm_file(stem="d"),
     "timm: resnet26t": lambda: timm_file(stem="t", depth=26),
@@ -535,7 +534,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "VISSL: linear probes": vissl_probes,
     "VISSL: converted": lambda: vissl_converted("_feature_blocks."),
     "VISSL: converted, trunk": lambda: vissl_converted("trunk._feature_blocks.", depth=26),
-    "VISSL: bare": lambda: vissl_converted("_feature_blocks.", None, depth=200, width=1 / 32),
+    "VISSL: bare": lambda: vissl_converted("_feature_blocks.", None, depth=34),
     "mmselfsup 0.x: MoCo": lambda: mmselfsup_moco(old=True),
     "mmselfsup 1.x: MoCo": lambda: mmselfsup_moco(old=False),
     "OpenSelfSup: BYOL": lambda: mmselfsup_byol(old=True),
@@ -562,9 +561,12 @@ CASES: dict[str, Callable[[], Case]] = {
     "mmselfsup: extracted": lambda: deep_stem(PAIRED, "stem.2.bn.", "", "avg_down", "MMSelfSup"),
     "OpenSelfSup: extracted": lambda: openmmlab(state_of(narrow()), narrow(), author="OpenSelfSup"),
     "Detectron2: tensors": lambda: moco_converted("torch"),
+    "Detectron2: arrays": lambda: moco_converted("pickle"),
     "Detectron2: FPN": lambda: detector(c4=False, folded=False),
     "Detectron2: FPN of MSRA's": lambda: detector(c4=False, folded=True),
     "Detectron2: C4 of MSRA's": lambda: detector(c4=True, folded=True),
-    "Caffe2: R-50 tensors": lambda: caffe2("torch"),
+    "Caffe2: R-50": lambda: caffe2("pickle"),
+    "Caffe2: X-101-32x8d": lambda: caffe2("pickle", grouped=True),
+    "Caffe2: a detector": lambda: caffe2("pickle", blobs=True),
     "Hugging Face: bare model": lambda: huggingface("", depth=26),
 }

@@ -528,3 +528,23 @@ class _Pickler(pickle._Pickler):
             self.write(pickle.GLOBAL + f"{module}\n{name}\n".encode())
         else:
             super().save(obj, save_persistent_id)
+
+
+def saved(path: Path, content: bytes | dict[str, Any]) -> Path:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    return path
+
+
+# name -> what writes it at a path and returns what `weights=` is to be given
+CASES: dict[str, Callable[[Path], Path]] = {
+    "simclr v1": lambda path: write_bundle(path, simclr_net(head=0).values),
+    "simclr v2": lambda path: write_bundle(path, simclr_net(sk=True, ema=True).values, shards=2),
+    "simclr for cifar": lambda path: write_bundle(path, simclr_net(depth=10, cifar=True).values),
+    "simclrv2-pytorch": lambda path: saved(path, simclr_port(sk=False)[0]),
+    "simclrv2-pytorch, sk": lambda path: saved(path, simclr_port(sk=True)[0]),
+    "byol": lambda path: saved(path, byol_net(depth=10).pickled()),
+    "byol, linear": lambda path: saved(path, byol_net(depth=10).linear_eval()),
+}

@@ -291,3 +291,21 @@ def test_a_narrow_shortcut_is_the_strided_convolution():
     x = torch.randn(2, 8, 9, 12)
     conv = ResNet(depth=18, width=0.125).layer2[0].downsample[0]
     torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, stride=2))
+
+
+def test_a_stem_without_relu_lets_negative_values_through():
+    with_relu, without = (
+        ResNet(
+            depth=18, width=0.0625, stem="cifar", stem_relu=relu, zero_init_residual=False
+        ).eval()
+        for relu in (True, False)
+    )
+    without.load_state_dict(with_relu.state_dict())
+    assert with_relu.spec.get("stem_relu") is None
+    assert without.spec["stem_relu"] is False
+    images = torch.randn(1, 3, 16, 16)
+    stem = without.bn1(without.conv1(images))
+    assert stem.min() < 0
+    expected = without.layer4(without.layer3(without.layer2(without.layer1(stem)))).mean((2, 3))
+    torch.testing.assert_close(without(images), expected)
+    assert not torch.allclose(with_relu(images), expected)

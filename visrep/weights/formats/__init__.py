@@ -12,12 +12,20 @@ from dataclasses import dataclass
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
 from visrep.weights.formats import (
+    barlow_twins,
     byol,
     detectron2,
     huggingface,
+    lightly,
+    lightly_train,
+    moco,
+    npid,
     openmmlab,
     simclr_tf,
     simclr_torch,
+    simsiam,
+    solo_learn,
+    swav,
     timm,
     torchvision,
     visrep_encoder,
@@ -49,6 +57,14 @@ FORMATS = [
     Format(vissl.NAME, vissl.recognise, vissl.read),
     Format(openmmlab.NAME, openmmlab.recognise, openmmlab.read),
     Format(detectron2.NAME, detectron2.recognise, detectron2.read),
+    Format(moco.NAME, moco.recognise, moco.read),
+    Format(simsiam.NAME, simsiam.recognise, simsiam.read),
+    Format(swav.NAME, swav.recognise, swav.read),
+    Format(barlow_twins.NAME, barlow_twins.recognise, barlow_twins.read),
+    Format(lightly.NAME, lightly.recognise, lightly.read),
+    Format(solo_learn.NAME, solo_learn.recognise, solo_learn.read),
+    Format(lightly_train.NAME, lightly_train.recognise, lightly_train.read),
+    Format(npid.NAME, npid.recognise, npid.read),
 ]
 
 

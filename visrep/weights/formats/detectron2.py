@@ -149,8 +149,7 @@ def _unfold(backbone: Raw) -> bool:
 
 
 def _filled(like: Any, value: float) -> Any:
-    fill = torch.full_like
-    return like.then(lambda t: fill(t, value)) if hasattr(like, "then") else fill(like, value)
+    return like.then(lambda t: torch.full_like(t, value))
 
 
 def _is_folded(tree: Tree, backbone: Raw) -> bool:

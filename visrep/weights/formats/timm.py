@@ -7,13 +7,12 @@ has torchvision's names and is read as such. timm is needed for none of this.
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
 from visrep.weights.names import shortcut_kind, shortcut_names, without_wrappers
+from visrep.weights.pickle_records import Inert
+from visrep.weights.safetensors_files import write_safetensors
 from visrep.weights.state import MEAN, STD, Choice, State, encoder_file, pick
 from visrep.weights.torch_files import Tree, read_tree
 
@@ -112,15 +111,12 @@ def dump(path: str | Path, file: EncoderFile) -> None:
         for name, tensor in file.tensors.items()
         if not name.startswith("head.")
     }
-    try:
-        safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
-    except safetensors.SafetensorError as error:  # it wraps the system's error in its own
-        raise OSError(None, f"{error}") from error
+    write_safetensors(path, tensors, {"format": "pt"})
 
 
 def inverse(path: str | Path) -> EncoderFile:
-    """What `dump` wrote, read back."""
-    return read(read_tree(path), Choice())
+    """What `dump` wrote, to be read on demand."""
+    return read(read_tree(path), Choice(on_demand=True))
 
 
 def own_class(file: EncoderFile) -> tuple[str, Any] | str:
@@ -155,8 +151,7 @@ def _extras(names: Any) -> set[str]:
 
 def _preprocess(args: Any) -> Preprocess:
     """timm trains with ImageNet's mean and std where its options give no others."""
-    given = args if isinstance(args, dict) else getattr(args, "state", None)  # or inert Namespace
-    given = given if isinstance(given, dict) else {}
+    given = args.fields() if isinstance(args, Inert) else {}  # an argparse.Namespace
     return Preprocess(
         size=224, resize=256, mean=given.get("mean") or MEAN, std=given.get("std") or STD
     )

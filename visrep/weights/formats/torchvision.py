@@ -27,7 +27,7 @@ from visrep.weights.torch_files import Tree, read_tree, save_torch
 NAME = "torchvision state dict"
 WITHOUT_FC = "load it with strict=False"
 _CONTAINERS = ("state_dict", "model", "model_state_dict")
-_OTHERS = ("version", "author", "meta")  # beside the state dict: keys of timm and OpenMMLab
+_OTHERS = ("version", "author", "meta", "lemniscate")  # keys of timm, OpenMMLab and NPID
 _CLASSIFIER = re.compile(r"fc\.(weight|bias)")
 
 # (depth, groups, inner) -> torchvision's name

@@ -18,8 +18,10 @@ def recognise(tree: Tree) -> bool:
 
 def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError when the file is of another version, damaged or inconsistent."""
-    if choice.stem or choice.padding:
-        raise UserError(f"{tree.path} says itself what net it holds: leave out stem= and padding=")
+    if choice.stem or choice.padding or choice.input:
+        raise UserError(
+            f"{tree.path} says itself what net it holds: leave out stem=, padding= and input="
+        )
     if tree.metadata["format"] != FORMAT:
         raise UserError(
             f"{tree.path} has the format {tree.metadata['format'][:40]!r}, this visrep reads "

@@ -6,7 +6,8 @@ the loss: the trunk is the query. Converted files are the trunk in `model_state_
 trunk has torchvision's names under `_feature_blocks.`, in feature extraction under
 `base_model._feature_blocks.`; every width may be multiplied.
 
-A trunk says nothing of its origin: BYOL's ResNet-200 came from haiku and needs `padding=haiku`.
+The trunk `resnet_sk` is SimCLR v2's net under SimCLRv2-Pytorch's names, and read as that. Other
+trunks say nothing of their origin: BYOL's ResNet-200 came from haiku and needs `padding=haiku`.
 """
 
 import re
@@ -14,12 +15,14 @@ from typing import Any
 
 from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
+from visrep.weights.formats import simclr_torch
 from visrep.weights.names import features
 from visrep.weights.state import Choice, Raw, State, encoder_file, head_of, pick
 from visrep.weights.torch_files import Tree
 
 NAME = "VISSL"
 _TRUNK = re.compile(r"trunk\.(?:base_model\.)?_feature_blocks\.")
+_PORT = re.compile(r"(trunk\.(?:base_model\.)?)net\.0\.0\.weight")  # of SimCLRv2-Pytorch
 _HEAD = re.compile(r"heads\.(\d+)\.(?:clf|projection_head)\.(\d+)\.(\w+)")
 _PARTS = ("shard_list", "slice_list", "shard")
 _MODELS = {"raw": "base_model", "ema": "ema_model"}
@@ -31,7 +34,8 @@ def recognise(tree: Tree) -> bool:
         return False
     if "classy_state_dict" in value or _type(value) in _PARTS:
         return True
-    return any(_TRUNK.match(name) for name in _flat(value.get("model_state_dict", value)))
+    names = _flat(value.get("model_state_dict", value))
+    return any(_TRUNK.match(name) or _PORT.match(name) for name in names)
 
 
 def read(tree: Tree, choice: Choice) -> EncoderFile:
@@ -46,12 +50,7 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
         raise UserError(f"{tree.path} looks like VISSL, but has no trunk; give a file of its model")
     encoder, tensors, others = pick(nets, choice)
     state = State(tree, tensors)
-    prefixes = {match[0] for name in tensors if (match := _TRUNK.match(name))}
-    if len(prefixes) != 1 or f"{(prefix := prefixes.pop())}conv1.weight" not in tensors:
-        raise UserError(
-            f"{tree.path}: its VISSL trunk is no ResNet: it has no _feature_blocks.conv1"
-        )
-    backbone = state.take(prefix)
+    backbone, input_and_padding = _trunk(state)
     head = _head(state, features(backbone))
     state.drop("prototypes", r"heads\.\d+\.prototypes\d+\.")
     state.drop("linear probes and other heads", r"heads\.")
@@ -63,7 +62,28 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
         source={"format": NAME},
         encoder=encoder if others else "",
         alternatives=others,
+        **input_and_padding,
     )
+
+
+def _trunk(state: State) -> tuple[Raw, dict[str, Any]]:
+    """The backbone, and the input and padding of one that was TensorFlow's.
+
+    Raises:
+        UserError: it is no ResNet.
+    """
+    port = next(filter(None, map(_PORT.fullmatch, state.left)), None)
+    if port:
+        start = port[1]
+        names = [name.removeprefix(start) for name in state.left]
+        backbone = state.take(start, simclr_torch.renaming(names))
+        return backbone, {"preprocess": simclr_torch.preprocess(), "padding": "tf"}
+    prefixes = {match[0] for name in state.left if (match := _TRUNK.match(name))}
+    if len(prefixes) != 1 or f"{(prefix := prefixes.pop())}conv1.weight" not in state.left:
+        raise UserError(
+            f"{state.tree.path}: its VISSL trunk is no ResNet: it has no _feature_blocks.conv1"
+        )
+    return state.take(prefix), {}
 
 
 def _type(value: dict[Any, Any]) -> str:

@@ -1,6 +1,7 @@
 """Every checkpoint of the libraries: told by one format, with the right net and nothing lost."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ from visrep.weights.state import Choice
 from visrep.weights.torch_files import read_tree
 
 TOLERANCE = 1e-5
+SEVERAL = (
+    "torchvision: references",
+    "timm: train.py",
+    "VISSL: SimCLR with an average",
+    "mmselfsup 0.x: MoCo",
+    "mmselfsup 1.x: MoCo",
+    "OpenSelfSup: BYOL",
+    "mmselfsup 1.x: BYOL",
+)
 
 
 def save(case: Case, path: Path) -> None:
@@ -83,10 +93,11 @@ def test_the_head_and_the_classifier_are_kept(cases, name):
         assert classifier_of(file)(images()).shape == (2, case.classes)
 
 
-@pytest.mark.parametrize("name", [name for name, make in CASES.items() if make().others])
+@pytest.mark.parametrize("name", SEVERAL)
 @torch.inference_mode()
 def test_the_other_encoders_on_request(cases, name):
     path, case = cases(name)
+    assert case.others
     for other, net in case.others.items():
         file = read_weights(path, Choice(encoder=other))
         assert file.encoder == other
@@ -109,3 +120,18 @@ def test_what_is_left_out_is_counted(cases, name):
     file = read_weights(path)
     dropped = {k: n for k, n in file.dropped.items() if k != "counters of batches"}
     assert dropped == case.dropped
+
+
+@pytest.mark.parametrize("name", ["timm: resnet18d", "Hugging Face: basic", "VISSL: bare"])
+def test_a_tensor_more_or_less_is_an_error(tmp_path, name):
+    case = CASES[name]()
+    prefix = {"VISSL: bare": "_feature_blocks.", "Hugging Face: basic": "resnet."}.get(name, "")
+    last = next(k for k in reversed(case.content) if k.endswith("bias") and "classifier" not in k)
+    for change, message in (
+        ({**case.content, f"{prefix}stranger.weight": torch.ones(2)}, r"stranger\.weight"),
+        ({k: t for k, t in case.content.items() if k != last}, "it lacks "),
+    ):
+        save(replace(case, content=change), tmp_path / "changed")
+        with pytest.raises(UserError, match=message) as caught:
+            read_weights(tmp_path / "changed")
+        assert "\n" not in str(caught.value)

@@ -276,5 +276,5 @@ def test_weights_of_v1_under_torchvisions_names(tmp_path):
 
 def test_an_origin_is_for_torchvisions_names(tmp_path):
     path = tf.write_bundle(tmp_path / "m", tf.simclr_net().values)
-    with pytest.raises(UserError, match="origin= is for state dicts under torchvision's names"):
+    with pytest.raises(UserError, match="origin= is for torchvision's names only"):
         read_weights(path, Choice(origin="simclr"))

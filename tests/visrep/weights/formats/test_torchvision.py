@@ -153,7 +153,7 @@ CHANGED = {
     ),
     "a head of another kind": (
         lambda s: {**s, "projection_head.0.weight": torch.zeros(1)},
-        "projection_head. 1",
+        "module 0 of a head is neither linear",
     ),
     "fc of another width": (
         lambda s: {**s, "fc.weight": torch.zeros(3, 7), "fc.bias": torch.zeros(3)},

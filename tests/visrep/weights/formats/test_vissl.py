@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from tests.oracles.checkpoints.frameworks import classifier, vissl_converted, vissl_trained
+from tests.oracles.checkpoints.tf import simclr_port
 from visrep.errors import UserError
 from visrep.weights import read_weights
+from visrep.weights.reading import encoder_of
 from visrep.weights.state import Choice
 
 TRUNK = {"_feature_blocks.conv1.weight": torch.ones(4, 3, 7, 7)}
@@ -57,3 +59,19 @@ def test_torchvisions_names_in_vissls_container_are_torchvisions(tmp_path):
     file = read_weights(tmp_path / "model.torch")
     assert file.kind == "torchvision state dict"
     assert file.source["container"] == "model_state_dict"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("sk", [False, True])
+def test_the_trunk_with_selective_kernels_is_simclrs(tmp_path, sk):
+    content, _ = simclr_port(sk=sk)
+    trunk = {k: t for k, t in content["resnet"].items() if not k.startswith("fc.")}
+    torch.save(classy(trunk), tmp_path / "converted_simclr_v2.torch")
+    file = read_weights(tmp_path / "converted_simclr_v2.torch")
+    assert (file.kind, file.backbone["sk"], file.backbone["padding"]) == ("VISSL", sk, "tf")
+    assert (file.preprocess["mean"], file.preprocess["std"]) == ([0, 0, 0], [1, 1, 1])
+    (tmp_path / "port").mkdir()
+    torch.save(content, tmp_path / "port" / "r.pth")
+    expected = encoder_of(read_weights(tmp_path / "port" / "r.pth"))
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(encoder_of(file)(images), expected(images))

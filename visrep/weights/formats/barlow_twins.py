@@ -1,0 +1,27 @@
+"""Barlow Twins (arXiv 2103.03230): the checkpoint that its training script goes on from.
+
+`{epoch, model, optimizer}`. What it publishes, `resnet50.pth`, is torchvision's state dict without
+`fc`, and what its evaluation saves is torchvision's with `fc`.
+"""
+
+from visrep.weights.canonical import EncoderFile
+from visrep.weights.state import Choice, State, encoder_file, unwrap
+from visrep.weights.tree import Tree
+
+NAME = "Barlow Twins"
+
+
+def recognise(tree: Tree) -> bool:
+    names = unwrap(tree, "model")[0]
+    return {"backbone.conv1.weight", "projector.0.weight", "bn.running_mean"} <= names.keys()
+
+
+def read(tree: Tree, choice: Choice) -> EncoderFile:
+    """Raises UserError, see `encoder_file`."""
+    tensors, place = unwrap(tree, "model")
+    state = State(tree, tensors)
+    head = state.head(state.take("projector."))
+    backbone = state.take("backbone.")
+    state.drop("statistics of the batch norm in the loss", r"bn\.running_(mean|var)$")
+    source = {"format": NAME, **place}
+    return encoder_file(state, backbone, choice=choice, head=head, source=source)

@@ -1,0 +1,41 @@
+"""Instance discrimination (NPID, arXiv 1805.01978) as lemniscate.pytorch saves it.
+
+ImageNet: `{epoch, arch, state_dict, lemniscate, best_prec1, optimizer}`, torchvision's ResNet with
+an `fc` to 128 numbers. CIFAR-10: `{net, lemniscate, acc, epoch}`, a ResNet with a 3x3 stem and no
+max-pool, whose downsampling is called `shortcut` and whose `fc` is called `linear`. `lemniscate` is
+a whole pickled module, the memory of all images: it stays a record, and only its tensors are
+counted.
+"""
+
+from visrep.data.preprocess import Preprocess
+from visrep.weights.canonical import EncoderFile
+from visrep.weights.state import Choice, State, encoder_file, unwrap
+from visrep.weights.tree import Tree, tensors_in
+
+NAME = "NPID"
+CIFAR = Preprocess(size=32, resize=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+
+
+def recognise(tree: Tree) -> bool:
+    names = unwrap(tree, "state_dict", "net")[0].keys()
+    with_memory = isinstance(tree.value, dict) and "lemniscate" in tree.value
+    return with_memory and {"conv1.weight", "layer1.0.conv1.weight"} <= names
+
+
+def read(tree: Tree, choice: Choice) -> EncoderFile:
+    """Raises UserError, see `encoder_file`."""
+    tensors, place = unwrap(tree, "state_dict", "net")
+    state = State(tree, tensors)
+    cifar = "linear.weight" in tensors
+    head = state.head(state.take("linear." if cifar else "fc."))
+    backbone = state.take("", lambda name: name.replace(".shortcut.", ".downsample."))
+    state.count("tensors of the memory", len(list(tensors_in(tree.value["lemniscate"]))))
+    return encoder_file(
+        state,
+        backbone,
+        choice=choice,
+        head=head,
+        preprocess=CIFAR if cifar else None,
+        source={"format": NAME, **place},
+        stem="cifar" if cifar else None,
+    )

@@ -1,0 +1,28 @@
+"""SimSiam (arXiv 2011.10566) as its training script saves it.
+
+`{epoch, arch, state_dict, optimizer}`. The encoder is a torchvision ResNet whose `fc` is the
+projection head of three layers, the last with a bias that is not trained and a batch norm without
+gamma and beta.
+"""
+
+from visrep.weights.canonical import EncoderFile
+from visrep.weights.state import Choice, State, encoder_file, unwrap
+from visrep.weights.tree import Tree
+
+NAME = "SimSiam"
+
+
+def recognise(tree: Tree) -> bool:
+    names = unwrap(tree, "state_dict")[0]
+    return {"encoder.conv1.weight", "encoder.fc.0.weight", "predictor.0.weight"} <= names.keys()
+
+
+def read(tree: Tree, choice: Choice) -> EncoderFile:
+    """Raises UserError, see `encoder_file`."""
+    tensors, place = unwrap(tree, "state_dict")
+    state = State(tree, tensors)
+    head = state.head(state.take("encoder.fc."))
+    backbone = state.take("encoder.")
+    state.drop("tensors of the predictor", r"predictor\.")
+    source = {"format": NAME, **place}
+    return encoder_file(state, backbone, choice=choice, head=head, source=source)
