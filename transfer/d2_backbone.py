@@ -1,7 +1,8 @@
 """visrep's ResNet inside Detectron2.
 
-Selective kernels, D, small and cifar stems, TF padding and a narrow ResNet-18 have no place in
-Detectron2's own ResNet. They run through two backbones that are registered here:
+Selective kernels, deep and small stems, the padding of TF and haiku, pooling and extra shortcuts, a
+narrow ResNet-18 and the depths 10, 14, 26 and 200 have no place in Detectron2's own ResNet. They
+run through two backbones that are registered here:
 
     cfg = detectron2.config.get_cfg()
     add_visrep_config(cfg)
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 
 from visrep.errors import UserError
 from visrep.nn.batchnorm import BatchNorm
-from visrep.nn.resnet import ResNet
-from visrep.weights.detectron2 import detectron2_name
+from visrep.nn.resnet import RARE, ResNet
+from visrep.weights.detectron2 import detectron2_name, visrep_node
 
 FEATURES = ("res2", "res3", "res4", "res5")
 
@@ -31,8 +32,9 @@ def add_visrep_config(cfg: Any) -> None:
 
     register()
     node = CfgNode()
-    node.DEPTH, node.WIDTH, node.SK = 50, 1.0, False
-    node.STEM, node.PADDING = "imagenet", "torch"
+    usual = {"depth": 50, "width": 1.0, "sk": False, "stem": "imagenet", "padding": "torch", **RARE}
+    for key, value in visrep_node(usual).items():
+        node[key] = value
     cfg.MODEL.VISREP = node
 
 
@@ -94,9 +96,7 @@ def _net(cfg: Any) -> ResNet:
     node, kind = cfg.MODEL.VISREP, cfg.MODEL.RESNETS.NORM
     if not kind:
         raise UserError("MODEL.RESNETS.NORM is empty: visrep's ResNet needs a norm, such as BN")
-    net = ResNet(
-        depth=node.DEPTH, width=node.WIDTH, sk=node.SK, stem=node.STEM, padding=node.PADDING
-    )
+    net = ResNet(**{key.lower(): value for key, value in node.items()})
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, BatchNorm):

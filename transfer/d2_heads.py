@@ -25,11 +25,11 @@ def register() -> None:
         return
 
     class VisrepRes5ROIHeads(Res5ROIHeads):
-        """The C4 head whose layer4 is that of MODEL.VISREP, where the config has it."""
+        """The C4 head whose layer4 is that of the backbone: Detectron2's own, or MODEL.VISREP's."""
 
         @classmethod
         def _build_res5_block(cls, cfg: Any) -> tuple[nn.Sequential, int]:
-            if "VISREP" not in cfg.MODEL:
+            if not cfg.MODEL.BACKBONE.NAME.startswith("build_visrep_"):
                 return super()._build_res5_block(cfg)
             return build_visrep_stage(cfg, "res5"), 8 * cfg.MODEL.RESNETS.RES2_OUT_CHANNELS
 

@@ -8,15 +8,17 @@ import torch
 from transfer.d2_heads import EXTRA_NORM, PLAIN
 from transfer.protocol import Protocol
 from visrep import dist
-from visrep.data.preprocess import Preprocess
-from visrep.nn.resnet import BASIC, ResNet
+from visrep.nn.resnet import BASIC
 from visrep.weights import EncoderFile
+from visrep.weights.canonical import build
 from visrep.weights.detectron2 import native, settings
 
 
-def held_by_detectron2(encoder: ResNet, protocol: Protocol) -> bool:
+def held_by_detectron2(backbone: dict[str, Any], protocol: Protocol) -> bool:
     """Whether Detectron2's own backbone and head hold this net; its C4 head has bottlenecks."""
-    return native(encoder.spec) and (protocol.head == "fpn" or encoder.spec["depth"] not in BASIC)
+    if protocol.head == "c4" and backbone["depth"] in BASIC:
+        return False
+    return native(backbone)
 
 
 def norm_name(device: torch.device) -> str:
@@ -27,32 +29,20 @@ def norm_name(device: torch.device) -> str:
 
 
 def detection_settings(
-    encoder: ResNet,
-    preprocess: Preprocess,
-    protocol: Protocol,
-    *,
-    classes: int,
-    seed: int,
-    device: torch.device,
-    workers: int,
+    file: EncoderFile, protocol: Protocol, *, classes: int, norm: str
 ) -> dict[str, Any]:
-    """What Detectron2's config must say, as nested dicts; the data sets are left to the caller."""
-    norm = norm_name(device)
-    fpn = protocol.head == "fpn"
-    file = EncoderFile(
-        backbone=encoder.spec, preprocess=preprocess.to_dict(), tensors=encoder.state_dict()
-    )
-    config = settings(file, norm=norm, fpn=fpn)
-    model = config["MODEL"]
-    if not held_by_detectron2(encoder, protocol):
-        model["BACKBONE"]["NAME"] = f"build_visrep_resnet{'_fpn' if fpn else ''}_backbone"
-        model["VISREP"] = {key.upper(): value for key, value in encoder.spec.items()}
-        model["VISREP"]["WIDTH"] = float(encoder.spec["width"])
-    strides = protocol.strides(encoder.strides)
-    model["DEVICE"] = str(device)
+    """What Detectron2's config must say, as nested dicts; the data sets are left to the caller.
+
+    Raises:
+        ConfigError: `norm` is none that keeps the encoder's statistics.
+    """
+    fpn, trained = protocol.head == "fpn", norm != "FrozenBN"
+    config = settings(file, norm=norm, own=held_by_detectron2(file.backbone, protocol))
+    model, backbone_strides = config["MODEL"], build(file.backbone).strides
+    strides = protocol.strides(backbone_strides)
     model["MASK_ON"] = protocol.masks
     model["ANCHOR_GENERATOR"] = {
-        "SIZES": protocol.anchors(encoder.strides),
+        "SIZES": protocol.anchors(backbone_strides),
         "ASPECT_RATIOS": [list(protocol.anchor_ratios)],
     }
     model["RPN"] = {
@@ -76,12 +66,14 @@ def detection_settings(
         "POOLER_RESOLUTION": 14,
     }
     if fpn:
+        model["BACKBONE"]["NAME"] = model["BACKBONE"]["NAME"].replace("resnet_", "resnet_fpn_")
         features = [f"res{number + 1}" for number in range(protocol.fpn_first, 5)]
         levels = [f"p{int(math.log2(stride))}" for stride in strides]
+        model["RESNETS"]["OUT_FEATURES"] = ["res2", "res3", "res4", "res5"]
         model["FPN"] = {
             "IN_FEATURES": features,
             "OUT_CHANNELS": protocol.fpn_channels,
-            "NORM": norm if protocol.fpn_norm else "",
+            "NORM": norm if protocol.fpn_norm and trained else "",
         }
         model["RPN"]["IN_FEATURES"] = levels
         model["ROI_HEADS"] |= {"NAME": "StandardROIHeads", "IN_FEATURES": levels[:-1]}
@@ -91,6 +83,7 @@ def detection_settings(
             "FC_DIM": protocol.box_width,
         }
     else:
+        model["RESNETS"]["OUT_FEATURES"] = ["res4"]
         model["ROI_HEADS"] |= {
             "NAME": EXTRA_NORM if protocol.extra_norm else PLAIN,
             "IN_FEATURES": ["res4"],
@@ -102,7 +95,6 @@ def detection_settings(
         "MAX_SIZE_TRAIN": protocol.max_size,
         "MAX_SIZE_TEST": protocol.max_size,
         "RANDOM_FLIP": "horizontal" if protocol.flip else "none",
-        "MASK_FORMAT": "bitmask",
     }
     config["SOLVER"] = {
         "IMS_PER_BATCH": protocol.batch_size,
@@ -115,7 +107,11 @@ def detection_settings(
         "WARMUP_ITERS": protocol.warmup,
         "WARMUP_FACTOR": protocol.warmup_factor,
     }
-    config["DATALOADER"] = {"NUM_WORKERS": workers}
-    config["TEST"] = {"DETECTIONS_PER_IMAGE": protocol.detections_per_image}
-    config["SEED"] = seed
+    config["TEST"] = {
+        "DETECTIONS_PER_IMAGE": protocol.detections_per_image,
+        "PRECISE_BN": {
+            "ENABLED": bool(protocol.precise_bn) and trained,
+            "NUM_ITER": max(protocol.precise_bn, 1),
+        },
+    }
     return config

@@ -4,12 +4,36 @@ Its own checkpointer matches names by their endings and only warns of what it co
 every tensor must find its place.
 """
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from visrep.errors import ConfigError
 from visrep.nn.resnet import ResNet
 from visrep.weights.canonical import COUNTER
 from visrep.weights.detectron2 import detectron2_name
+
+
+def place_of(name: str, *, head: str) -> str:
+    """Where a model keeps the encoder's tensor that is called `name` in a `.pkl`.
+
+    head: `c4` (the last stage is the head of regions), `fpn`, or `plain` for a bare backbone.
+    """
+    if head == "c4" and name.startswith("res5."):
+        return f"roi_heads.{name}"
+    return ("backbone.bottom_up." if head == "fpn" else "backbone.") + name
+
+
+def places_in(state: Iterable[str], *, head: str) -> list[str]:
+    """The names of a model's state that the encoder must fill."""
+    trunk = place_of("", head=head)
+    return [
+        name
+        for name in state
+        if name.startswith((trunk, "roi_heads.res5."))
+        and not name.endswith(COUNTER)
+        and not name.startswith("roi_heads.res5.norm.")  # the norm that MoCo's protocol adds
+    ]
 
 
 def place(model: nn.Module, encoder: ResNet, *, head: str) -> int:
@@ -20,25 +44,13 @@ def place(model: nn.Module, encoder: ResNet, *, head: str) -> int:
             happens when d2_opts change the backbone.
     """
     state = model.state_dict()
-    trunk = "backbone.bottom_up." if head == "fpn" else "backbone."
-    wanted = {
-        detectron2_name(name, stem=encoder.spec["stem"]): tensor
+    placed = {
+        place_of(detectron2_name(name, stem=encoder.spec["stem"]), head=head): tensor
         for name, tensor in encoder.state_dict().items()
         if not name.endswith(COUNTER)
     }
-    placed = {
-        ("roi_heads." if head == "c4" and name.startswith("res5.") else trunk) + name: tensor
-        for name, tensor in wanted.items()
-    }
     wrong = [n for n, t in placed.items() if n not in state or state[n].shape != t.shape]
-    unset = [
-        name
-        for name in state
-        if name.startswith((trunk, "roi_heads.res5."))
-        and name not in placed
-        and not name.endswith(COUNTER)
-        and not name.startswith("roi_heads.res5.norm.")
-    ]
+    unset = [name for name in places_in(state, head=head) if name not in placed]
     if wrong or unset:
         which = f"{wrong[0]} has no place" if wrong else f"{unset[0]} is not set"
         raise ConfigError(

@@ -19,7 +19,7 @@ from transfer import d2_heads
 from transfer.d2_backbone import add_visrep_config
 from transfer.d2_data import dataset_dict, mapper, register, training_loader
 from transfer.d2_log import diverged, logged_to
-from transfer.d2_settings import detection_settings
+from transfer.d2_settings import detection_settings, norm_name
 from transfer.d2_weights import place
 from transfer.detection_batches import check_masks
 from transfer.precise_bn import reestimate
@@ -34,7 +34,7 @@ from visrep.engine.writers import Meter
 from visrep.errors import ConfigError
 from visrep.nn.resnet import ResNet
 from visrep.seeds import derive_seed
-from visrep.weights import snapshot
+from visrep.weights import EncoderFile, snapshot
 
 
 def version() -> tuple[str | None, str]:
@@ -162,15 +162,14 @@ def configure(
     from detectron2.config import CfgNode, get_cfg
 
     cfg = get_cfg()
-    nested = detection_settings(
-        encoder,
-        preprocess,
-        protocol,
-        classes=len(dataset.classes),
-        seed=run.seed,
-        device=run.device,
-        workers=workers,
+    file = EncoderFile(
+        backbone=encoder.spec, preprocess=preprocess.to_dict(), tensors=encoder.state_dict()
     )
+    classes, norm = len(dataset.classes), norm_name(run.device)
+    nested = detection_settings(file, protocol, classes=classes, norm=norm)
+    nested["MODEL"]["DEVICE"] = str(run.device)
+    nested["INPUT"]["MASK_FORMAT"] = "bitmask"
+    nested |= {"DATALOADER": {"NUM_WORKERS": workers}, "SEED": run.seed}
     if "VISREP" in nested["MODEL"]:
         add_visrep_config(cfg)
     d2_heads.register()

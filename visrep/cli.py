@@ -37,12 +37,13 @@ COMMANDS = {
         "every method on built-in data, and what each learns",
     ),
     "benchmark": ("visrep.tools.benchmark", "measure speed on this machine"),
+    "lint-d2": ("visrep.tools.lint_d2", "the known mistakes in a Detectron2 config"),
     "doctor": ("visrep.tools.doctor", "what is installed here, and what would not work"),
 }
 
 
-# A command that reads better with one plain word: `visrep benchmark step`.
-PLAIN_WORD = {"benchmark": "what"}
+# Commands that read better with plain words: `visrep benchmark step`; the keys these stand for.
+PLAIN_WORDS = {"benchmark": ("what",), "lint-d2": ("config", "weights")}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -78,8 +79,10 @@ def _run(arguments: list[str]) -> int:
         raise ConfigError(f"unknown command {command}: {hint}")
     flags = [argument for argument in rest if argument.startswith("-")]
     overrides = [argument for argument in rest if not argument.startswith("-")]
-    if command in PLAIN_WORD and overrides and "=" not in overrides[0]:
-        overrides[0] = f"{PLAIN_WORD[command]}={overrides[0]}"
+    for place, key in enumerate(PLAIN_WORDS.get(command, ())[: len(overrides)]):
+        if "=" in overrides[place]:
+            break
+        overrides[place] = f"{key}={overrides[place]}"
     unknown = set(flags) - {"-h", "--help", "--dry-run", "-m", "--multirun"}
     if unknown:
         raise ConfigError(
@@ -105,16 +108,17 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
     from visrep import config
     from visrep.engine import parallel, run
 
+    name = config_name(command)
     multirun = bool({"-m", "--multirun"} & set(flags))
     if multirun:
         # A sweep's values are Hydra's own syntax (a=1,2); check the keys with the first of each.
-        accepted = config.compose(command, [_first_of(o) for o in overrides])[1]
+        accepted = config.compose(name, [_first_of(o) for o in overrides])[1]
         accepted = [
             ("+" if new.startswith("+") and not old.startswith("+") else "") + old
             for new, old in zip(accepted, overrides, strict=True)
         ]
     else:
-        cfg, accepted = config.compose(command, overrides)
+        cfg, accepted = config.compose(name, overrides)
         if "--dry-run" in flags:
             print(OmegaConf.to_yaml(cfg, resolve=True), end="")
             return 0
@@ -147,7 +151,7 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
         *accepted,
         *(setting for setting in quiet if setting.split("=")[0] not in given),
     ]
-    hydra.main(config_path=str(config_dir()), config_name=command, version_base="1.3")(task)()
+    hydra.main(config_path=str(config_dir()), config_name=name, version_base="1.3")(task)()
     if not outcome:
         return 0
     error = outcome[0]
@@ -155,6 +159,11 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
         print("visrep: interrupted; the snapshot is saved, go on with resume=auto", file=sys.stderr)
         return error.code
     raise error
+
+
+def config_name(command: str) -> str:
+    """The name of the command's yaml."""
+    return command.replace("-", "_")
 
 
 def _first_of(override: str) -> str:
@@ -173,10 +182,10 @@ def _overview() -> str:
 def _help(command: str) -> str:
     from visrep import config
 
-    text = (config_dir() / f"{command}.yaml").read_text(encoding="utf-8").rstrip()
+    text = (config_dir() / f"{config_name(command)}.yaml").read_text(encoding="utf-8").rstrip()
     lines = [f"visrep {command}: {COMMANDS[command][1]}", "", "Settings and their defaults:", ""]
     lines += [f"  {line}" for line in text.splitlines()]
-    for group, names in config.groups_of(command).items():
+    for group, names in config.groups_of(config_name(command)).items():
         lines += ["", f"Choices of {group}=:", f"  {' '.join(names)}"]
     lines += ["", "Options: --dry-run prints the resolved configuration; -m runs a sweep (a=1,2)."]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ A check that fails leaves no file.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from transfer import d2_tasks, d2_verify
 from visrep.errors import CheckFailed, ConfigError, UserError
 from visrep.files import atomic_path, write_bytes
 from visrep.seeds import generator
@@ -42,11 +43,12 @@ def main(cfg: DictConfig) -> None:
     if cfg.to not in TARGETS:
         raise ConfigError(f"to={cfg.to}: choose one of {', '.join(TARGETS)}")
     out = Path(cfg.out)
-    outputs = [out, out.with_suffix(".yaml")] if cfg.to == "detectron2" else [out]
     _check_names(out, cfg.to)
-    if cfg.to != "detectron2" and (cfg.stem_stride is not None or cfg.norm != "SyncBN"):
-        raise ConfigError(f"stem_stride and norm are for to=detectron2, not to={cfg.to}")
-    for path in outputs:
+    tasks = d2_tasks.selected(cfg.task)
+    if cfg.to != "detectron2" and (cfg.stem_stride is not None or cfg.norm != "SyncBN" or tasks):
+        raise ConfigError(f"stem_stride, norm and task are for to=detectron2, not to={cfg.to}")
+    names = [d2_tasks.PLAIN, *tasks] if cfg.to == "detectron2" else []
+    for path in [out, *(d2_tasks.config_path(out, name) for name in names)]:
         if path.is_dir():
             raise ConfigError(f"{path} is a folder: give out= a file name")
         if path.exists() and not cfg.overwrite:
@@ -68,7 +70,11 @@ def main(cfg: DictConfig) -> None:
     elif cfg.to in ("torchvision", "timm"):
         lines += to_state_dict(file, out, torchvision if cfg.to == "torchvision" else timm)
     else:
-        lines += to_detectron2(file, out, norm=cfg.norm, stem_stride=cfg.stem_stride)
+        if cfg.task == "all":
+            problems = {task: d2_tasks.problem(task, file.backbone) for task in tasks}
+            lines += [f"left out  task {task}: {text}" for task, text in problems.items() if text]
+            tasks = [task for task in tasks if not problems[task]]
+        lines += to_detectron2(file, out, norm=cfg.norm, stem_stride=cfg.stem_stride, tasks=tasks)
     print("\n".join([*lines, f"sha256    {file.sha256}"]))
 
 
@@ -135,26 +141,43 @@ def to_state_dict(file: EncoderFile, out: Path, target: ModuleType) -> list[str]
     return lines
 
 
-def to_detectron2(file: EncoderFile, out: Path, *, norm: str, stem_stride: int | None) -> list[str]:
-    """Write `out` and its config beside it; lines that say what was written and verified."""
+def to_detectron2(
+    file: EncoderFile,
+    out: Path,
+    *,
+    norm: str,
+    stem_stride: int | None,
+    tasks: Sequence[str] = (),
+) -> list[str]:
+    """Write `out` and its configs beside it; lines that say what was written and verified.
+
+    tasks: those whose configs are written besides the plain one.
+    """
     before = file.backbone
     kept, left_out = _without(file, ("head", "fc"))
     changed = replace(file, backbone=d2.with_stem_stride(before, stem_stride))
-    config = out.with_suffix(".yaml")
-    with _all_or_none([out, config]) as (temporary, temporary_config):
-        with _writing(config):
-            text = d2.config_for(changed, weights=out, norm=norm)
-            temporary_config.write_text(text, encoding="utf-8")
+    texts = {
+        d2_tasks.config_path(out, task): d2_tasks.config_for(
+            changed, weights=out, norm=norm, task=task
+        )
+        for task in dict.fromkeys([d2_tasks.PLAIN, *tasks])
+    }
+    with _all_or_none([out, *texts]) as (temporary, *configs):
+        for (config, text), path in zip(texts.items(), configs, strict=True):
+            with _writing(config):
+                path.write_text(text, encoding="utf-8")
         with _writing(out):
             d2.dump_pkl(temporary, changed)
-        with _checking({temporary: out, temporary_config: config}):
+        with _checking({temporary: out, **dict(zip(configs, texts, strict=True))}):
             _require_equal(d2.read_pkl(temporary).tensors, kept, out)
-            checked = _run_in_detectron2(changed, temporary, temporary_config)
+            checked = _run_in_detectron2(changed, temporary, configs)
+    config, *others = texts
     lines = [f"left out  {left_out}"] if left_out else []
     lines += [
         f"wrote     {out} ({_size(out)}) and {config}",
+        *(f"          {path}" for path in others),
         _accounted(file, kept),
-        f"          {checked}",
+        *(f"          {line}" for line in checked),
     ]
     if changed.backbone != before:
         lines.append(
@@ -236,13 +259,11 @@ def _require_equal(
             raise CheckFailed(f"{out}: {name} is not the same when it is read back")
 
 
-def _run_in_detectron2(file: EncoderFile, pkl: Path, config: Path) -> str:
-    from transfer import d2_verify
-
+def _run_in_detectron2(file: EncoderFile, pkl: Path, configs: list[Path]) -> list[str]:
     problem = d2_verify.unavailable()
     if problem:
-        return f"{problem}: not checked in its backbone, see its installation page"
-    return f"in {d2_verify.verify(pkl, file, config=config)}"
+        return [f"{problem}: not checked in its backbone, see its installation page"]
+    return [f"in {report}" for report in d2_verify.verify_all(pkl, file, configs)]
 
 
 def _run_in_own_class(file: EncoderFile, written: Path, out: Path, target: ModuleType) -> str:

@@ -17,6 +17,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.engine.run import Run
 from visrep.errors import ConfigError, Diverged, UserError
 from visrep.nn.resnet import ResNet
+from visrep.weights import EncoderFile
 
 PREPROCESS = Preprocess(size=32, resize=None, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 needs = pytest.mark.detectron2
@@ -55,16 +56,8 @@ def train(run, data, net=None, opts=(), **settings):
 
 
 def nested(net, **settings):
-    protocol = small_protocol(**settings)
-    return detection_settings(
-        net,
-        PREPROCESS,
-        protocol,
-        classes=2,
-        seed=0,
-        device=torch.device("cpu"),
-        workers=0,
-    )
+    file = EncoderFile(backbone=net.spec, preprocess=PREPROCESS.to_dict(), tensors=net.state_dict())
+    return detection_settings(file, small_protocol(**settings), classes=2, norm="BN")
 
 
 # Settings (these need no Detectron2)
@@ -72,13 +65,13 @@ def nested(net, **settings):
 
 def test_nets_that_detectron2_holds_run_in_its_own_resnet():
     with torch.device("meta"):
-        resnet50, resnet18 = ResNet(depth=50), ResNet(depth=18)
-        selective = ResNet(depth=50, sk=True, stem="d")
+        resnet50, resnet18 = ResNet(depth=50).spec, ResNet(depth=18).spec
+        selective = ResNet(depth=50, sk=True, stem="d").spec
     fpn, c4 = small_protocol(head="fpn"), small_protocol(head="c4")
     assert held_by_detectron2(resnet50, fpn) and held_by_detectron2(resnet50, c4)
     assert held_by_detectron2(resnet18, fpn)
     assert not held_by_detectron2(resnet18, c4)  # its C4 head would be three bottlenecks
-    assert not held_by_detectron2(selective, fpn) and not held_by_detectron2(encoder(), fpn)
+    assert not held_by_detectron2(selective, fpn) and not held_by_detectron2(encoder().spec, fpn)
 
 
 def test_settings_follow_protocol_and_strides():
@@ -160,7 +153,7 @@ def test_every_tensor_finds_its_place_and_features_agree(run, data, spec, head):
     cfg = detect_d2.configure(net, PREPROCESS, data, protocol, run=run, workers=0)
     model = build_model(cfg).eval()
     own = "VisrepResNet" not in str(type(getattr(model.backbone, "bottom_up", model.backbone)))
-    assert own == held_by_detectron2(net, protocol)
+    assert own == held_by_detectron2(net.spec, protocol)
     expected = sum(not name.endswith("num_batches_tracked") for name in net.state_dict())
     assert place(model, net, head=head) == expected
     image = torch.randn(1, 3, 64, 96)

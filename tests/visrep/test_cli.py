@@ -70,6 +70,13 @@ def test_dry_run_prints_the_resolved_configuration(capsys):
     assert cfg.batch_size == 96 and cfg.out == "x"
 
 
+def test_plain_words_stand_for_the_first_keys(capsys, tmp_path):
+    err = run(capsys, "lint-d2", "a.yaml", "b.pkl", "c")[2]
+    assert "cannot read 'c'" in err
+    assert "cannot read a.yaml" in run(capsys, "lint-d2", "config=a.yaml", "weights=b.pkl")[2]
+    assert "did you mean lint-d2?" in refused(capsys, "lint_d2")
+
+
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_explains_itself(capsys, command):
     code, out, _ = run(capsys, command, "--help")

@@ -285,7 +285,7 @@ def test_a_net_that_detectron2_computes_otherwise_is_refused(tmp_path, monkeypat
         config["MODEL"]["RESNETS"]["STRIDE_IN_1X1"] = True
         return config
 
-    monkeypatch.setattr(d2, "settings", wrong)
+    monkeypatch.setattr("transfer.d2_settings.settings", wrong)
     with pytest.raises(CheckFailed, match=r"/x\.pkl: .*Detectron2's backbone, the limit is 1e-05"):
         run(tmp_path / "encoder.safetensors", tmp_path / "x.pkl", to="detectron2")
     assert names(tmp_path) == {"encoder.safetensors"}
@@ -361,3 +361,33 @@ def test_the_command_line_on_a_full_disk(tmp_path, encoder):
     assert line.startswith(f"visrep: cannot write {out}/x.pkl: {os.strerror(27)}")
     assert done.stdout == ""
     assert not list(out.iterdir())
+
+
+@pytest.mark.detectron2
+def test_the_configs_of_asked_tasks_are_written_beside(tmp_path, capsys):
+    encoder_file(tmp_path / "encoder.safetensors", depth=50, stem="imagenet")
+    source, out = tmp_path / "encoder.safetensors", tmp_path / "x.pkl"
+    run(source, out, to="detectron2", task=["voc0712_c4", "voc07_c4", "coco_fpn_1x"])
+    written = {"x.pkl", "x.yaml", "x.voc0712_c4.yaml", "x.voc07_c4.yaml", "x.coco_fpn_1x.yaml"}
+    assert names(tmp_path) == {"encoder.safetensors", *written}
+    shown = capsys.readouterr().out
+    # One check in the FPN, which two configs share, and one in the C4, as two others do.
+    assert shown.count("265 of 265 tensors set") == 2
+    assert shown.count("tensors set, 50 of them in the C4 head, res2..res5 differ") == 1
+    assert all(f"{name}\n" in shown for name in written - {"x.pkl"})
+    with pytest.raises(ConfigError, match=r"x\.voc07_c4\.yaml exists"):
+        out.unlink()
+        (tmp_path / "x.yaml").unlink()
+        run(source, out, to="detectron2", task="voc07_c4")
+
+
+def test_all_tasks_leave_out_what_the_net_cannot_do(tmp_path, encoder, capsys, no_detectron2):
+    run(encoder, tmp_path / "x.pkl", to="detectron2", task="all")
+    shown = capsys.readouterr().out
+    assert "left out  task voc0712_dc5: only Detectron2's own ResNet with bottlenecks" in shown
+    assert not (tmp_path / "x.voc0712_dc5.yaml").exists()
+    assert (tmp_path / "x.lvis05_fpn_1x.yaml").exists()
+    with pytest.raises(ConfigError, match="task=voc0712_dc5: only"):
+        run(encoder, tmp_path / "y.pkl", to="detectron2", task="voc0712_dc5")
+    with pytest.raises(ConfigError, match="norm and task are for to=detectron2"):
+        run(encoder, tmp_path / "y.safetensors", task="voc07_c4")

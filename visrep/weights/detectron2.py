@@ -1,21 +1,19 @@
-"""Encoder weights as Detectron2 reads them: a `.pkl` of renamed arrays and a config beside it.
+"""Encoder weights as Detectron2 reads them: a `.pkl` of renamed arrays, and their net in its words.
 
-Only names change, so the way back is exact to the bit. Nothing here imports Detectron2; the check
-in its real backbone is `transfer.d2_verify.verify`.
+Only names change, so the way back is exact to the bit. Nothing here imports Detectron2; whole
+configs are made by `transfer.d2_tasks`, and the check in its real backbone is
+`transfer.d2_verify.verify`.
 """
 
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path
-from visrep.nn.resnet import BASIC, DEEP_STEMS, RARE
+from visrep.nn.resnet import BASIC, DEEP_STEMS, STEM_STRIDES
 from visrep.weights.canonical import EncoderFile, build, mismatch, shapes_of
 from visrep.weights.pickle_files import write_pickle
 from visrep.weights.torch_files import read_tree
@@ -24,6 +22,7 @@ from visrep.weights.tree import OnDemand
 AUTHOR = "visrep"
 FORMAT = "visrep-detectron2/1"
 NORMS = ("SyncBN", "naiveSyncBN", "BN", "FrozenBN")
+DEPTHS = (18, 34, 50, 101, 152)  # of Detectron2's own ResNet
 
 _STAGE = re.compile(r"layer([1-4])\.(\d+)\.(.+)")
 _DEEP_STEM = {
@@ -65,23 +64,25 @@ def native(backbone: dict[str, Any]) -> bool:
     """Whether Detectron2's own ResNet holds this net."""
     if backbone["stem"] != "imagenet" or backbone["sk"] or backbone["padding"] != "torch":
         return False
-    if set(backbone) & set(RARE) or backbone["depth"] not in (18, 34, 50, 101, 152):
+    if {"shortcut", "project"} & set(backbone) or backbone["depth"] not in DEPTHS:
         return False
-    # It fixes the widths of ResNet-18 and ResNet-34.
-    return backbone["depth"] not in BASIC or build(backbone).channels[0] == 64
+    if backbone["depth"] in BASIC:  # it fixes the widths of ResNet-18 and ResNet-34
+        return build(backbone).channels[0] == 64
+    # It doubles the first stage's width of the 3x3 convolutions; ours may round at each stage.
+    return float(int(64 * backbone["width"]) * backbone.get("inner", 1)).is_integer()
 
 
 def with_stem_stride(backbone: dict[str, Any], stem_stride: int | None) -> dict[str, Any]:
     """`backbone` with the stride of its first convolution changed to `stem_stride`.
 
-    A net with the cifar stem has strides 1, 2, 4, 8, and a detector on such maps does not fit in
-    memory at a photograph's size. With stride 2 it is the net with the small stem: the same
-    weights, another network.
+    A net with a cifar stem has strides 1, 2, 4, 8, and a detector on such maps does not fit in
+    memory at a photograph's size. With stride 2 it is the net with the small stem, padded by 1: the
+    same weights, another network.
 
     Raises:
         ConfigError: a cifar stem without `stem_stride`, or `stem_stride` where it has no meaning.
     """
-    if backbone["stem"] != "cifar":
+    if STEM_STRIDES[backbone["stem"]] != 1:
         if stem_stride is not None:
             raise ConfigError(
                 f"stem_stride={stem_stride} is for nets with the cifar stem; this one has the "
@@ -170,73 +171,49 @@ def read_pkl(path: str | Path) -> EncoderFile:
 # Config
 
 
-def settings(file: EncoderFile, *, norm: str = "SyncBN", fpn: bool = True) -> dict[str, Any]:
-    """What Detectron2's config must say about this encoder, as nested dicts of its keys.
+def settings(file: EncoderFile, *, norm: str = "SyncBN", own: bool | None = None) -> dict[str, Any]:
+    """What Detectron2's config must say about this encoder's net and input, as nested dicts.
 
-    Backbone, input, and with `fpn` the pyramid and all that depends on its strides: anchors are 8
-    times the stride of their level, as in Detectron2's own FPN configs, one level above the last.
+    own: whether Detectron2's own ResNet runs it; None: where it can. `BACKBONE.NAME` is that of a
+    backbone without a pyramid; which maps are taken is left to the caller.
 
     Raises:
         ConfigError: `norm` is none that keeps the encoder's statistics.
     """
     if norm not in NORMS:
         raise ConfigError(f"norm={norm}: choose one of {', '.join(NORMS)}")
-    backbone, net = file.backbone, build(file.backbone)
-    own = native(backbone)
-    stem_width = len(file.tensors["bn1.weight"])
-    features = ["res2", "res3", "res4", "res5"] if fpn else ["res4"]
+    backbone = file.backbone
+    own = native(backbone) if own is None else own
     mean, std = pixel_statistics(Preprocess.from_dict(file.preprocess))
     model: dict[str, Any] = {
         "META_ARCHITECTURE": "GeneralizedRCNN",
         "PIXEL_MEAN": mean,
         "PIXEL_STD": std,
-        "BACKBONE": {
-            "NAME": f"build_{'' if own else 'visrep_'}resnet{'_fpn' if fpn else ''}_backbone",
-            "FREEZE_AT": 0,
-        },
-        "RESNETS": {
-            "DEPTH": backbone["depth"],
-            "STEM_OUT_CHANNELS": stem_width,
-            "WIDTH_PER_GROUP": stem_width,
-            "RES2_OUT_CHANNELS": net.channels[0],
-            "STRIDE_IN_1X1": False,
-            "NORM": norm,
-            "OUT_FEATURES": features,
-        },
+        "BACKBONE": {"NAME": f"build_{'' if own else 'visrep_'}resnet_backbone", "FREEZE_AT": 0},
+        "RESNETS": {**resnets(backbone), "NORM": norm},
     }
     if not own:
-        model["VISREP"] = {key.upper(): value for key, value in backbone.items()}
-        model["VISREP"]["WIDTH"] = float(backbone["width"])
-    if fpn:
-        levels = [int(math.log2(stride)) for stride in net.strides]
-        levels.append(levels[-1] + 1)
-        pyramid = [f"p{level}" for level in levels]
-        model |= {
-            "FPN": {"IN_FEATURES": list(features), "NORM": "" if norm == "FrozenBN" else norm},
-            "ANCHOR_GENERATOR": {
-                "SIZES": [[8 * 2**level] for level in levels],
-                "ASPECT_RATIOS": [[0.5, 1.0, 2.0]],
-            },
-            "RPN": {
-                "IN_FEATURES": pyramid,
-                "PRE_NMS_TOPK_TRAIN": 2000,
-                "PRE_NMS_TOPK_TEST": 1000,
-                "POST_NMS_TOPK_TRAIN": 1000,
-                "POST_NMS_TOPK_TEST": 1000,
-            },
-            "ROI_HEADS": {"NAME": "StandardROIHeads", "IN_FEATURES": pyramid[:-1]},
-            "ROI_BOX_HEAD": {
-                "NAME": "FastRCNNConvFCHead",
-                "NUM_FC": 2,
-                "POOLER_RESOLUTION": 7,
-            },
-            "ROI_MASK_HEAD": {
-                "NAME": "MaskRCNNConvUpsampleHead",
-                "NUM_CONV": 4,
-                "POOLER_RESOLUTION": 14,
-            },
-        }
+        model["VISREP"] = visrep_node(backbone)
     return {"MODEL": model, "INPUT": {"FORMAT": file.preprocess["channel_order"]}}
+
+
+def resnets(backbone: dict[str, Any]) -> dict[str, Any]:
+    """The shape of a net in the keys of MODEL.RESNETS, as near as these come to it."""
+    stem_width, groups = int(64 * backbone["width"]), backbone.get("groups", 1)
+    return {
+        "DEPTH": backbone["depth"],
+        "STEM_OUT_CHANNELS": stem_width,
+        "NUM_GROUPS": groups,
+        "WIDTH_PER_GROUP": int(stem_width * backbone.get("inner", 1)) // groups,
+        "RES2_OUT_CHANNELS": build(backbone).channels[0],
+        "STRIDE_IN_1X1": backbone.get("stride_in_1x1", False),
+    }
+
+
+def visrep_node(backbone: dict[str, Any]) -> dict[str, Any]:
+    """`backbone` as the node MODEL.VISREP of `transfer.d2_backbone`, whose types are fixed."""
+    floats = ("width", "inner")
+    return {key.upper(): float(v) if key in floats else v for key, v in backbone.items()}
 
 
 def pixel_statistics(preprocess: Preprocess) -> tuple[list[float], list[float]]:
@@ -247,61 +224,19 @@ def pixel_statistics(preprocess: Preprocess) -> tuple[list[float], list[float]]:
     return mean, [round(value / scale, 6) for value in preprocess.std]
 
 
-def config_for(file: EncoderFile, *, weights: str | Path, norm: str = "SyncBN") -> str:
-    """A Detectron2 config, as yaml text: Faster R-CNN with FPN on this encoder.
-
-    Its schedule is Detectron2's 1x for COCO at batch 16. A net that Detectron2's own ResNet holds
-    needs nothing but `get_cfg().merge_from_file(...)`; for others the text says what to import.
-
-    Raises:
-        ConfigError: see `settings`.
-    """
-    weights = Path(weights).absolute()
-    config = settings(file, norm=norm)
-    config["MODEL"] = {"WEIGHTS": str(weights), **config["MODEL"]}
-    config["INPUT"] |= {"MIN_SIZE_TRAIN": [640, 672, 704, 736, 768, 800]}
-    config |= {
-        "DATASETS": {"TRAIN": ["coco_2017_train"], "TEST": ["coco_2017_val"]},
-        "SOLVER": {
-            "IMS_PER_BATCH": 16,
-            "BASE_LR": 0.02,
-            "STEPS": [60000, 80000],
-            "MAX_ITER": 90000,
-        },
-        "TEST": {"PRECISE_BN": {"ENABLED": norm != "FrozenBN"}},
-        "VERSION": 2,
-    }
-    yaml_name = weights.with_suffix(".yaml").name
-    lines = [
-        f"Faster R-CNN with FPN on {describe(file.backbone)}, written by visrep convert.",
-        f"Encoder sha256 {file.sha256}.",
-        "",
-    ]
-    if native(file.backbone):
-        lines += [f"    cfg = detectron2.config.get_cfg(); cfg.merge_from_file({yaml_name!r})"]
-    else:
-        lines += [
-            "Detectron2's own ResNet cannot hold this net; visrep registers one that can:",
-            "    from transfer.d2_backbone import add_visrep_config",
-            "    cfg = detectron2.config.get_cfg()",
-            "    add_visrep_config(cfg)  # MODEL.VISREP, and the backbone that is named below",
-            f"    cfg.merge_from_file({yaml_name!r})",
-        ]
-    lines += [
-        "",
-        "When the files move, set MODEL.WEIGHTS. With another batch size, scale BASE_LR with it",
-        "and the iterations against it. On one device, NORM: BN does the same as SyncBN.",
-    ]
-    header = "".join(f"# {line}".rstrip() + "\n" for line in lines)
-    return header + yaml.safe_dump(config, sort_keys=False, default_flow_style=None)
-
-
 def describe(backbone: dict[str, Any]) -> str:
     """A net in words: `ResNet-50 of width 2 with selective kernels and the d stem`."""
-    parts = [f"ResNet-{backbone['depth']}"]
+    groups, inner = backbone.get("groups", 1), backbone.get("inner", 1)
+    grouped = f"ResNeXt-{backbone['depth']} {groups}x{64 * inner / groups:g}d"
+    parts = [grouped if groups > 1 else f"ResNet-{backbone['depth']}"]
     if backbone["width"] != 1:
         parts.append(f"of width {backbone['width']:g}")
     extras = ["selective kernels"] if backbone["sk"] else []
+    extras += [f"3x3 convolutions {inner:g} times as wide"] if groups == 1 and inner != 1 else []
     extras += [f"the {backbone['stem']} stem"] if backbone["stem"] != "imagenet" else []
-    extras += ["TF padding"] if backbone["padding"] == "tf" else []
+    extras += [f"{backbone['shortcut']} shortcuts"] if "shortcut" in backbone else []
+    extras += ["a projection in every stage"] if backbone.get("project") else []
+    extras += ["the stride in the 1x1"] if backbone.get("stride_in_1x1") else []
+    padding = {"tf": ["TF padding"], "haiku": ["haiku padding"]}
+    extras += padding.get(backbone["padding"], [])
     return " ".join(parts + (["with", " and ".join(extras)] if extras else []))

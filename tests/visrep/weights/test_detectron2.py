@@ -6,7 +6,6 @@ import random
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from tests.oracles.encoders import PREPROCESS, encoder_file, head, net
 from tests.oracles.small_disk import small_disk
@@ -64,6 +63,8 @@ SPECS = [
     {"depth": 34, "width": 0.5, "sk": False, "stem": "cifar", "padding": "torch"},
     {"depth": 152, "width": 3, "sk": True, "stem": "d", "padding": "tf"},
     {"depth": 101, "width": 1, "sk": False, "stem": "d", "padding": "torch"},
+    {"depth": 14, "width": 1, "sk": False, "stem": "t", "padding": "haiku", "shortcut": "avg_down"},
+    {"depth": 10, "width": 1, "sk": False, "stem": "imagenet", "padding": "tf", "project": True},
 ]
 
 
@@ -79,8 +80,14 @@ def test_no_two_tensors_share_a_name(spec):
 
 @pytest.mark.parametrize(
     "spec",
-    [{}, {"depth": 50, "stem": "imagenet"}, {"depth": 50, "stem": "d", "sk": True}],
-    ids=["r18", "r50", "sk"],
+    [
+        {},
+        {"depth": 50, "stem": "imagenet"},
+        {"depth": 50, "stem": "d", "sk": True},
+        {"depth": 26, "stem": "t", "groups": 2, "inner": 2, "padding": "haiku"},
+        {"depth": 10, "stem": "imagenet", "project": True},
+    ],
+    ids=["r18", "r50", "sk", "r26", "r10"],
 )
 def test_the_way_back_is_exact(tmp_path, spec):
     file = encoder_file(tmp_path / "encoder.safetensors", **spec)
@@ -165,6 +172,14 @@ def test_a_full_disk_leaves_nothing(tmp_path):
         ({"depth": 50, "stem": "d"}, False),
         ({"depth": 50, "stem": "d", "sk": True}, False),
         ({"depth": 18, "stem": "small"}, False),
+        ({"depth": 50, "groups": 32, "inner": 2}, True),
+        ({"depth": 101, "inner": 2, "stride_in_1x1": True}, True),
+        ({"depth": 50, "width": 0.0625, "inner": 0.3}, False),  # 1.2 channels of 3x3
+        ({"depth": 50, "shortcut": "avg_down"}, False),
+        ({"depth": 50, "padding": "haiku"}, False),
+        ({"depth": 18, "project": True}, False),
+        ({"depth": 26}, False),
+        ({"depth": 200}, False),
     ],
 )
 def test_which_nets_detectron2_holds_itself(spec, native):
@@ -181,42 +196,58 @@ def test_the_cifar_stem_needs_a_word():
     changed = d2.with_stem_stride(cifar, 2)
     assert build(changed).strides == (2, 4, 8, 16)
     assert shapes_of(build(changed)) == shapes_of(build(cifar))
+    padded = {**cifar, "stem": "cifar_pad2"}
+    with pytest.raises(ConfigError, match="give stem_stride=2"):
+        d2.with_stem_stride(padded, None)
+    assert d2.with_stem_stride(padded, 2) == changed
     small = {**cifar, "stem": "small"}
     assert d2.with_stem_stride(small, None) == small
     with pytest.raises(ConfigError, match="leave it out"):
         d2.with_stem_stride(small, 2)
 
 
-def test_the_config_says_what_the_encoder_needs(tmp_path):
+def test_the_settings_of_a_net_that_detectron2_holds(tmp_path):
     file = encoder_file(tmp_path / "e.safetensors", depth=50, stem="imagenet")
-    text = d2.config_for(file, weights=tmp_path / "it's: x.pkl")
-    config = yaml.safe_load(text)
+    config = d2.settings(file)
     model = config["MODEL"]
-    assert model["WEIGHTS"] == str(tmp_path / "it's: x.pkl")
-    assert model["BACKBONE"] == {"NAME": "build_resnet_fpn_backbone", "FREEZE_AT": 0}
+    assert model["BACKBONE"] == {"NAME": "build_resnet_backbone", "FREEZE_AT": 0}
     assert model["PIXEL_MEAN"] == [123.675, 116.28, 103.53]
     assert model["PIXEL_STD"] == [58.395, 57.12, 57.375]
     assert config["INPUT"]["FORMAT"] == "RGB"
-    resnets = model["RESNETS"]
-    assert resnets["STRIDE_IN_1X1"] is False
-    assert resnets["DEPTH"] == 50
-    assert [resnets[k] for k in ("STEM_OUT_CHANNELS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS")] == [
-        *(4, 4, 16),
-    ]
-    assert model["ANCHOR_GENERATOR"]["SIZES"] == [[32], [64], [128], [256], [512]]
+    assert model["RESNETS"] == {
+        "DEPTH": 50,
+        "STEM_OUT_CHANNELS": 4,
+        "NUM_GROUPS": 1,
+        "WIDTH_PER_GROUP": 4,
+        "RES2_OUT_CHANNELS": 16,
+        "STRIDE_IN_1X1": False,
+        "NORM": "SyncBN",
+    }
     assert "VISREP" not in model
-    assert "_BASE_" not in config
-    assert "transfer" not in text
-    assert "&" not in text
-    assert file.sha256 in text
+    assert "VISREP" in d2.settings(file, own=False)["MODEL"]
 
 
-def test_the_config_of_a_net_that_detectron2_cannot_hold(tmp_path):
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({"groups": 32, "inner": 2}, {"NUM_GROUPS": 32, "WIDTH_PER_GROUP": 4}),  # 32x4d
+        ({"depth": 101, "groups": 32, "inner": 4}, {"NUM_GROUPS": 32, "WIDTH_PER_GROUP": 8}),
+        ({"inner": 2}, {"WIDTH_PER_GROUP": 128, "STEM_OUT_CHANNELS": 64}),  # wide_resnet50_2
+        ({"width": 3}, {"WIDTH_PER_GROUP": 192, "RES2_OUT_CHANNELS": 768}),
+        ({"stride_in_1x1": True}, {"STRIDE_IN_1X1": True}),
+        ({"depth": 34}, {"RES2_OUT_CHANNELS": 64, "DEPTH": 34}),
+    ],
+)
+def test_shapes_in_detectron2s_words(spec, expected):
+    with torch.device("meta"):
+        words = d2.resnets(ResNet(**spec).spec)
+    assert words | expected == words
+
+
+def test_the_node_of_a_net_that_detectron2_cannot_hold(tmp_path):
     file = encoder_file(tmp_path / "e.safetensors")
-    text = d2.config_for(file, weights=tmp_path / "x.pkl", norm="BN")
-    assert "add_visrep_config(cfg)" in text
-    model = yaml.safe_load(text)["MODEL"]
-    assert model["BACKBONE"]["NAME"] == "build_visrep_resnet_fpn_backbone"
+    model = d2.settings(file, norm="BN")["MODEL"]
+    assert model["BACKBONE"]["NAME"] == "build_visrep_resnet_backbone"
     assert model["VISREP"] == {
         "DEPTH": 18,
         "WIDTH": 0.0625,
@@ -224,10 +255,11 @@ def test_the_config_of_a_net_that_detectron2_cannot_hold(tmp_path):
         "STEM": "small",
         "PADDING": "torch",
     }
-    assert model["RESNETS"]["NORM"] == model["FPN"]["NORM"] == "BN"
-    assert model["RPN"]["IN_FEATURES"] == ["p1", "p2", "p3", "p4", "p5"]
-    assert model["ROI_HEADS"]["IN_FEATURES"] == ["p1", "p2", "p3", "p4"]
-    assert model["ANCHOR_GENERATOR"]["SIZES"] == [[16], [32], [64], [128], [256]]
+    with torch.device("meta"):
+        rare = ResNet(stem="t", shortcut="avg_down", groups=2, inner=2, padding="haiku").spec
+    node = d2.visrep_node(rare)
+    assert (node["SHORTCUT"], node["GROUPS"], node["INNER"]) == ("avg_down", 2, 2.0)
+    assert isinstance(node["INNER"], float) and isinstance(node["WIDTH"], float)
 
 
 def test_pixels_follow_the_encoders_convention(tmp_path):
@@ -252,15 +284,6 @@ def test_norms(tmp_path):
     file = encoder_file(tmp_path / "e.safetensors")
     with pytest.raises(ConfigError, match="norm=GN: choose one of SyncBN"):
         d2.settings(file, norm="GN")
-    assert d2.settings(file, norm="FrozenBN")["MODEL"]["FPN"]["NORM"] == ""
-
-
-def test_without_a_pyramid(tmp_path):
-    file = encoder_file(tmp_path / "e.safetensors")
-    model = d2.settings(file, fpn=False)["MODEL"]
-    assert model["BACKBONE"]["NAME"] == "build_visrep_resnet_backbone"
-    assert model["RESNETS"]["OUT_FEATURES"] == ["res4"]
-    assert "FPN" not in model
 
 
 def test_nets_in_words():
@@ -269,3 +292,14 @@ def test_nets_in_words():
     assert d2.describe(SPECS[2]) == (
         "ResNet-152 of width 3 with selective kernels and the d stem and TF padding"
     )
+    with torch.device("meta"):
+        resnext = ResNet(groups=32, inner=2, stem="t", shortcut="avg_down", padding="haiku").spec
+        wide = ResNet(depth=101, inner=2, stride_in_1x1=True).spec
+        projected = ResNet(depth=18, project=True).spec
+    assert d2.describe(resnext) == (
+        "ResNeXt-50 32x4d with the t stem and avg_down shortcuts and haiku padding"
+    )
+    assert d2.describe(wide) == (
+        "ResNet-101 with 3x3 convolutions 2 times as wide and the stride in the 1x1"
+    )
+    assert d2.describe(projected) == "ResNet-18 with a projection in every stage"
