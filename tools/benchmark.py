@@ -23,6 +23,9 @@ from visrep.engine.trainer import Trainer
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 
+# Whose statistics a method's batch norm uses, on one process.
+BATCHNORM = {"shuffle": "split"}
+
 
 def main(cfg: DictConfig) -> None:
     """Measure what `cfg.what` names, print it and append it to `results.jsonl`."""
@@ -36,20 +39,25 @@ def main(cfg: DictConfig) -> None:
 
 
 def benchmark_step(cfg: DictConfig, run: Run) -> None:
-    """Bare encoder step / whole SimCLR step: the share of a step that is not overhead.
+    """Ideal step / whole step of a method: the share of a step that is not overhead.
 
-    Bare: forward, backward and update of the encoder on 2B ready images, in the same precision and
-    memory format. Whole: order, views, encoder, head, loss, backward, update, metrics.
+    Whole: order, views, networks, loss, backward, update, metrics. Ideal: the `cfg.passes` encoder
+    passes per image that the method cannot do without, each a third of a bare step: forward,
+    backward and update of the encoder alone on the step's ready views, those of the first one's
+    size, in the same precision and memory format.
     """
     torch.manual_seed(run.seed)
     encoder = instantiate(cfg.backbone)
     bare = _BareStep(instantiate(cfg.backbone), cfg, run.device)
-    task = instantiate(cfg.method, encoder=encoder)
-    set_batchnorm(task, mode="local")
     data = instantiate(cfg.data.train)
-    loader = Loader(
+    counts = {"images": len(data)} if cfg.method.get("images", 0) is None else {}
+    task = instantiate(cfg.method, encoder=encoder, **counts)
+    mode = BATCHNORM.get(task.batchnorm, task.batchnorm)
+    set_batchnorm(task, mode=mode, groups=int(cfg.bn_splits) if mode == "split" else 1)
+    views = instantiate(cfg.views)
+    loader = getattr(views, "loader", Loader)(
         data,
-        views=instantiate(cfg.views),
+        views=views,
         batch_size=cfg.batch_size,
         seed=run.seed,
         device=run.device,
@@ -74,31 +82,41 @@ def benchmark_step(cfg: DictConfig, run: Run) -> None:
         hooks=[pairs],
     ).fit()
     whole, alone = (statistics.median(t[cfg.warmup :]) for t in (pairs.whole, pairs.bare))
+    assert bare.images is not None
+    ideal = alone * cfg.passes / 3 * cfg.batch_size / len(bare.images)
     dtype = autocast_dtype(cfg.precision, run.device) or torch.float32
-    size = tuple(data.images.shape[-2:]) if data.images is not None else "?"
     run.log.info(
-        "ResNet-%s at %s, batch %d, two views, %s: bare encoder step %.1f ms, whole step %.1f ms, "
-        "ratio %.3f; %.0f images/s",
-        cfg.backbone.get("depth", "?"),
-        size,
+        "%s at %d px, batch %d, %s: bare encoder step of %d views %.1f ms, %g passes per image "
+        "%.1f ms, whole step %.1f ms, ratio %.3f; %.0f images/s",
+        cfg.name,
+        bare.images.shape[-1],
         cfg.batch_size,
         str(dtype).removeprefix("torch."),
+        len(bare.images),
         1e3 * alone,
+        cfg.passes,
+        1e3 * ideal,
         1e3 * whole,
-        alone / whole,
+        ideal / whole,
         cfg.batch_size / whole,
     )
     run.record(
         task="benchmark",
         dataset=data.name,
-        metric="bare_step_over_whole_step",
-        value=alone / whole,
+        metric="ideal_step_over_whole_step",
+        value=ideal / whole,
         weights="",
         init="random",
+        method=cfg.name,
+        passes=float(cfg.passes),
         bare_ms=1e3 * alone,
+        bare_views=len(bare.images),
+        ideal_ms=1e3 * ideal,
         whole_ms=1e3 * whole,
+        images_per_s=cfg.batch_size / whole,
         precision=str(dtype),
         threads=torch.get_num_threads(),
+        clock=pairs.clock,
     )
 
 
@@ -125,17 +143,21 @@ class _BareStep:
 
 
 class _Alternate(Hook):
-    """After every step of the trainer one bare step on the same views; times both."""
+    """After every step of the trainer one bare step on the same views; times both.
+
+    With one thread on a CPU the clock is the process's own, which neighbours do not stretch.
+    """
 
     def __init__(self, bare: _BareStep, device: torch.device) -> None:
         self.bare_step = bare
         self.device = device
+        self.clock = "process" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
         self.whole: list[float] = []
         self.bare: list[float] = []
 
     def before_training(self, trainer: Trainer) -> None:
-        batch = next(trainer.batches.iterate(0))
-        self.bare_step.images = torch.cat(batch["views"])
+        views = next(trainer.batches.iterate(0))["views"]
+        self.bare_step.images = torch.cat([v for v in views if v.shape == views[0].shape])
         self._last = self._now()
 
     def after_step(self, trainer: Trainer) -> None:
@@ -148,7 +170,7 @@ class _Alternate(Hook):
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return time.process_time() if self.clock == "process" else time.perf_counter()
 
 
 def benchmark_views(cfg: DictConfig, run: Run) -> None:

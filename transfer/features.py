@@ -1,8 +1,8 @@
 """Frozen features of a data set, kept in the cache folder; the encoders they are taken from.
 
-A cache entry is named by what it depends on: the encoder's tensors, the data's fingerprint, the
-preprocessing and the precision. It holds a hash of its own numbers, so a damaged entry is noticed
-and computed again.
+A cache entry is named by what it depends on: the net (its tensors, and how its modules are put
+together), the data's fingerprint, the preprocessing and the precision. It holds a hash of its own
+numbers, so a damaged entry is noticed and computed again.
 """
 
 import hashlib
@@ -49,6 +49,8 @@ def cached(
     """`extract` through the cache in `folder` (`cache_dir()/features`): N x D float32, CPU."""
     key = {
         "weights": fingerprint(encoder.state_dict()),
+        # Strides and padding have no tensors: the same weights can be two nets.
+        "net": hashlib.sha256(repr(encoder).encode()).hexdigest(),
         "data": dataset.fingerprint,
         "images": len(dataset),
         "preprocess": preprocess.to_dict(),

@@ -1,13 +1,16 @@
 """`visrep knn weights=encoder.safetensors data=scenes out=DIR`: k nearest neighbours.
 
 The weighted vote of NPID (arXiv 1805.01978) on L2-normalised features, with data.train as the bank
-and data.test as the queries. Two baselines come by the same command: `init=random` (the same
-architecture, fresh weights; BN statistics as initialised or re-estimated) and `init=raw_pixels`.
+and data.test as the queries; exact, and for several k at the price of one search. `output=head` is
+NPID's own protocol, the 128-d output of its head. Two baselines come by the same command:
+`init=random` (the same architecture, fresh weights; BN statistics as initialised or re-estimated)
+and `init=raw_pixels`.
 """
 
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from transfer import features
+from transfer.outputs import frozen_output
 from visrep.config import instantiate
 from visrep.data.datasets import ImageDataset
 from visrep.data.preprocess import Preprocess
@@ -25,26 +29,33 @@ from visrep.engine.features import batches
 from visrep.engine.run import open_run
 from visrep.errors import ConfigError
 from visrep.files import write_text
-from visrep.nn.knn import knn_scores, nearest
+from visrep.nn.knn import nearest, votes
 from visrep.weights import read_weights
 from visrep.weights.canonical import fingerprint
 
 
 def main(cfg: DictConfig) -> None:
     """Extract features, vote, record."""
-    _check(cfg)
+    neighbours = _check(cfg)
+    if cfg.init != "raw_pixels":
+        encoder, preprocess, sha256 = frozen_output(
+            cfg.weights,
+            output=cfg.output,
+            init=cfg.init,
+            seed=int(cfg.seed),
+            grids=cfg.grids,
+            size=cfg.size,
+        )
     run = open_run(cfg)
     train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
     classes = shared_classes(train, test)
-    extra: dict[str, Any] = {"k": int(cfg.k), "temperature": float(cfg.temperature)}
+    extra: dict[str, Any] = {"temperature": float(cfg.temperature)}
     if cfg.init == "raw_pixels":
         preprocess = _pixels_preprocess(cfg.weights, train)
         bank, queries = (features.raw_pixels(dataset, preprocess) for dataset in (train, test))
         sha256 = "none"
     else:
-        encoder, preprocess, sha256 = features.frozen_encoder(
-            cfg.weights, init=cfg.init, seed=run.seed
-        )
+        extra["output"] = cfg.output
         encoder.to(run.device)
         loading: dict[str, Any] = {"batch_size": int(cfg.batch_size), "workers": int(cfg.workers)}
         if cfg.bn == "reestimated":
@@ -65,27 +76,30 @@ def main(cfg: DictConfig) -> None:
             )
             for dataset in (train, test)
         )
-    if cfg.k > len(train):
-        run.log.info("k=%d: all %d images of %s vote", cfg.k, len(train), train.name)
-    scores = knn_scores(
-        bank.to(run.device),
-        train.labels,
-        queries,
-        k=int(cfg.k),
-        temperature=float(cfg.temperature),
-        classes=len(classes),
-    )
-    for metric, value in accuracies(scores, test.labels).items():
-        run.log.info("kNN %s of %s on %s: %.2f %%", metric, cfg.init, test.name, value)
-        run.record(
-            task="knn",
-            dataset=test.name,
-            metric=metric,
-            value=value,
-            weights=sha256,
-            init=cfg.init,
-            **extra,
+    if neighbours[-1] > len(train):
+        run.log.info("k=%d: all %d images of %s vote", neighbours[-1], len(train), train.name)
+    cosine, index = nearest(bank.to(run.device), queries, k=neighbours[-1])
+    label = train.labels.to(run.device)[index]
+    for k in neighbours:
+        scores = votes(
+            cosine[:, :k],
+            label[:, :k],
+            temperature=float(cfg.temperature),
+            classes=len(classes),
         )
+        for metric, value in accuracies(scores, test.labels).items():
+            run.log.info("kNN %s of %s on %s, k=%d: %.2f %%", metric, cfg.init, test.name, k, value)
+            # The configuration of a record is its own, so that one k is no repetition of another.
+            replace(run, config=run.config | {"k": k}).record(
+                task="knn",
+                dataset=test.name,
+                metric=metric,
+                value=value,
+                weights=sha256,
+                init=cfg.init,
+                k=k,
+                **extra,
+            )
     if cfg.init != "raw_pixels":
         write_neighbours(run.out / "neighbours.json", train, test, bank, queries, classes)
 
@@ -127,7 +141,8 @@ def write_neighbours(
     write_text(path, json.dumps({"dataset": test.name, "bank": train.name, "queries": found}))
 
 
-def _check(cfg: DictConfig) -> None:
+def _check(cfg: DictConfig) -> list[int]:
+    """Refuse settings that do not fit; returns all k, rising."""
     if cfg.init not in ("pretrained", "random", "raw_pixels"):
         raise ConfigError(f"init={cfg.init}: choose pretrained, random or raw_pixels")
     if cfg.bn not in ("initial", "reestimated"):
@@ -136,8 +151,10 @@ def _check(cfg: DictConfig) -> None:
         raise ConfigError("bn=reestimated is for init=random: trained statistics stay as they are")
     if cfg.weights is None and cfg.init != "raw_pixels":
         raise ConfigError("give a value: weights=...")
-    if cfg.k < 1 or cfg.temperature <= 0:
+    neighbours = sorted({int(k) for k in ([cfg.k] if isinstance(cfg.k, int) else cfg.k)})
+    if not neighbours or neighbours[0] < 1 or cfg.temperature <= 0:
         raise ConfigError(f"k={cfg.k} temperature={cfg.temperature}: both must be above 0")
+    return neighbours
 
 
 def _pixels_preprocess(weights: str | None, train: ImageDataset) -> Preprocess:

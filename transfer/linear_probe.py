@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from transfer import features
+from transfer.outputs import frozen_output
 from visrep.config import instantiate
 from visrep.data.loader import Loader
 from visrep.data.splits import label_subset
@@ -142,10 +143,17 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError(f"held_out={cfg.held_out}: a share of the train set between 0 and 1")
     if not cfg.lrs or min(cfg.lrs) <= 0 or cfg.epochs < 1:
         raise ConfigError(f"lrs={list(cfg.lrs)} epochs={cfg.epochs}: need rates and epochs above 0")
+    encoder, preprocess, sha256 = frozen_output(
+        cfg.weights,
+        output=cfg.output,
+        init=cfg.init,
+        seed=int(cfg.seed),
+        grids=cfg.grids,
+        size=cfg.size,
+    )
     run = open_run(cfg)
     train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
     classes = shared_classes(train, test)
-    encoder, preprocess, sha256 = features.frozen_encoder(cfg.weights, init=cfg.init, seed=run.seed)
     encoder.to(run.device)
     bank, queries = (
         features.cached(
@@ -224,5 +232,6 @@ def main(cfg: DictConfig) -> None:
             init=cfg.init,
             lr=rates[best],
             held_out_top1=shares[best],
+            output=cfg.output,
             augment=bool(cfg.augment),
         )

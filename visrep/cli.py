@@ -32,6 +32,10 @@ COMMANDS = {
         "visrep.tools.exemplar_curve",
         "Exemplar-CNN's accuracy over the number of classes and of samples",
     ),
+    "rehearse": (
+        "visrep.tools.rehearse",
+        "every method on built-in data, and what each learns",
+    ),
     "benchmark": ("visrep.tools.benchmark", "measure speed on this machine"),
     "doctor": ("visrep.tools.doctor", "what is installed here, and what would not work"),
 }

@@ -1,4 +1,4 @@
-"""`visrep convert weights=FILE out=FILE to=visrep|detectron2|torchvision`, verified.
+"""`visrep convert weights=FILE out=FILE to=visrep|detectron2|torchvision|timm`, verified.
 
 What is written is read back and compared before it gets its name: every tensor is accounted for,
 the way back is exact to the bit, and where the target's own code is installed it runs the weights.
@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,11 +22,12 @@ from visrep.seeds import generator
 from visrep.weights import EncoderFile, read_weights
 from visrep.weights import detectron2 as d2
 from visrep.weights.canonical import dump_encoder
-from visrep.weights.formats import torchvision, visrep_encoder
+from visrep.weights.formats import timm, torchvision, visrep_encoder
 from visrep.weights.reading import encoder_of
 from visrep.weights.state import INPUTS, Choice, imagenet_preprocess
+from visrep.weights.torch_files import float_tensor, read_tree
 
-TARGETS = ("visrep", "detectron2", "torchvision")
+TARGETS = ("visrep", "detectron2", "torchvision", "timm")
 TOLERANCE = 1e-5
 
 
@@ -51,14 +53,26 @@ def main(cfg: DictConfig) -> None:
             raise ConfigError(f"{path} exists: choose another out=, or overwrite=true")
     if cfg.input is not None and cfg.input not in INPUTS:
         raise ConfigError(f"input={cfg.input}: choose one of {', '.join(INPUTS)}")
-    choice = Choice(encoder=cfg.encoder, stem=cfg.stem, padding=cfg.padding, input=cfg.input)
+    at = cfg.classifier
+    if at is not None and (not isinstance(at, int) or isinstance(at, bool) or at < 0):
+        raise ConfigError(f"classifier={at}: give the number of a layer, 0 for the encoder")
+    if cfg.origin not in (None, "simclr"):
+        raise ConfigError(f"origin={cfg.origin}: the only one is simclr")
+    choice = Choice(
+        encoder=cfg.encoder,
+        stem=cfg.stem,
+        padding=cfg.padding,
+        classifier=cfg.classifier,
+        origin=cfg.origin,
+        input=cfg.input,
+    )
     file = with_head(read_weights(cfg.weights, choice), cfg.head)
     lines = [f"read      {cfg.weights}: {_summary(file)}"]
     lines += [f"note      {file.source['note']}"] if "note" in file.source else []
     if cfg.to == "visrep":
         lines += to_visrep(file, out)
-    elif cfg.to == "torchvision":
-        lines += to_torchvision(file, out)
+    elif cfg.to in ("torchvision", "timm"):
+        lines += to_state_dict(file, out, torchvision if cfg.to == "torchvision" else timm)
     else:
         lines += to_detectron2(file, out, norm=cfg.norm, stem_stride=cfg.stem_stride)
     print("\n".join([*lines, f"sha256    {file.sha256}"]))
@@ -95,7 +109,8 @@ def to_visrep(file: EncoderFile, out: Path) -> list[str]:
         with _writing(out):
             dump_encoder(temporary, file)
         with _checking({temporary: out}):
-            _require_equal(read_weights(temporary).tensors, file.tensors, out)
+            back = read_weights(temporary, Choice(on_demand=True))
+            _require_equal(back.tensors, file.tensors, out)
     return [
         f"wrote     {out} ({_size(out)})",
         f"verified  {len(file.tensors)} of {len(file.tensors)} tensors accounted for, read back "
@@ -103,18 +118,19 @@ def to_visrep(file: EncoderFile, out: Path) -> list[str]:
     ]
 
 
-def to_torchvision(file: EncoderFile, out: Path) -> list[str]:
-    """Write a state dict under torchvision's names; lines that say what was written and verified.
+def to_state_dict(file: EncoderFile, out: Path, target: ModuleType) -> list[str]:
+    """Write a state dict under the names of `target`, the module of torchvision's or timm's format;
+    lines that say what was written and verified.
 
-    Nets of width 1 are also run in torchvision's own class.
+    Nets that it has a class of are also run in it.
     """
     kept, left_out = _without(file, ("head",))
     with _all_or_none([out]) as (temporary,):
         with _writing(out):
-            torchvision.dump(temporary, file)
+            target.dump(temporary, file)
         with _checking({temporary: out}):
-            _require_equal(torchvision.inverse(temporary).tensors, kept, out)
-            checked = _run_in_torchvision(file, temporary, out)
+            _require_equal(target.inverse(temporary).tensors, kept, out)
+            checked = _run_in_own_class(file, temporary, out, target)
     lines = [f"left out  {left_out}"] if left_out else []
     lines += [f"wrote     {out} ({_size(out)})", _accounted(file, kept), f"          {checked}"]
     if file.preprocess != imagenet_preprocess().to_dict():
@@ -162,6 +178,8 @@ def to_detectron2(file: EncoderFile, out: Path, *, norm: str, stem_stride: int |
 def _check_names(out: Path, to: str) -> None:
     if to == "detectron2" and out.suffix != ".pkl":
         raise ConfigError(f"out={out}: Detectron2 tells the format by the name; end it in .pkl")
+    if to == "timm" and out.suffix != ".safetensors":
+        raise ConfigError(f"out={out}: timm tells the format by the name; end it in .safetensors")
     if to == "detectron2" and "?" in str(out.absolute()):
         raise ConfigError(f"out={out}: Detectron2 takes what follows a ? for an option; rename it")
 
@@ -219,7 +237,8 @@ def _require_equal(
         which = f"{lost[0]} is lost" if lost else f"{strange[0]} has appeared"
         raise CheckFailed(f"{out}: read back, {len(lost) + len(strange)} tensors differ: {which}")
     for name, tensor in written.items():
-        if read_back[name].dtype != tensor.dtype or not torch.equal(read_back[name], tensor):
+        again = read_back[name]  # one at a time: it may be read on demand
+        if again.dtype != tensor.dtype or not torch.equal(again, tensor):
             raise CheckFailed(f"{out}: {name} is not the same when it is read back")
 
 
@@ -232,31 +251,27 @@ def _run_in_detectron2(file: EncoderFile, pkl: Path, config: Path) -> str:
     return f"in {d2_verify.verify(pkl, file, config=config)}"
 
 
-def _run_in_torchvision(file: EncoderFile, state_dict: Path, out: Path) -> str:
-    import torchvision.models
-
-    spec = file.backbone
-    if spec["width"] != 1:
-        return f"torchvision has no class of width {spec['width']:g}: not run in it"
-    name = f"resnet{spec['depth']}"
+def _run_in_own_class(file: EncoderFile, written: Path, out: Path, target: ModuleType) -> str:
     with torch.random.fork_rng(devices=[]):
-        theirs = getattr(torchvision.models, name)(weights=None)
-    fc = file.part("fc")
-    theirs.fc = torch.nn.Identity()
-    state = torch.load(state_dict, weights_only=True)
-    theirs.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
-    images = torch.randn(2, 3, 64, 64, generator=generator("torchvision check"))
+        own = target.own_class(file)
+    if isinstance(own, str):
+        return own
+    name, net = own
+    tree = read_tree(written)
+    state = {k: float_tensor(tree, k, t) for k, t in tree.value.items() if k[:3] != "fc."}
+    net.load_state_dict(state)
+    images = torch.randn(2, 3, 64, 64, generator=generator("check in the target's class"))
     with torch.inference_mode():
         expected = encoder_of(file)(images)
-        given = theirs.eval()(images)
+        given = net.eval()(images)
     difference = float((given - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
     if not difference <= TOLERANCE:
         raise CheckFailed(
-            f"{out}: the features of torchvision's {name} differ by {difference:.2g} of the "
-            f"largest, the limit is {TOLERANCE:.0e}"
+            f"{out}: the features of {name} differ by {difference:.2g} of the largest, the limit "
+            f"is {TOLERANCE:.0e}"
         )
-    missing = "" if fc else "; it has no classifier, so load it with strict=False"
-    return f"in torchvision's {name}: features differ by at most {difference:.1g}{missing}"
+    advice = "" if file.part("fc") else f"; it has no classifier, so {target.WITHOUT_FC}"
+    return f"in {name}: features differ by at most {difference:.1g}{advice}"
 
 
 def _without(file: EncoderFile, prefixes: tuple[str, ...]) -> tuple[dict[str, Tensor], str]:

@@ -40,6 +40,8 @@ class MoCo(nn.Module):
         temperature: T; 0.07 in v1, 0.2 in v2.
         symmetric: both views are queries once, the loss is the mean of the two directions, and the
             queue takes the keys of both (the authors' CIFAR recipe).
+        shuffle: keys are normalised among other samples than their queries (section 3.3). False is
+            plain batch norm, by which a query can tell its key.
     """
 
     batchnorm = "shuffle"  # statistics per process; keys are normalised among other samples
@@ -55,6 +57,7 @@ class MoCo(nn.Module):
         momentum: float = 0.999,
         temperature: float = 0.2,
         symmetric: bool = False,
+        shuffle: bool = True,
     ) -> None:
         super().__init__()
         layers = moco_head(hidden=encoder.out_dim if mlp else None, out_dim=out_dim)
@@ -66,6 +69,7 @@ class MoCo(nn.Module):
         self.momentum = momentum
         self.temperature = temperature
         self.symmetric = symmetric
+        self.shuffle = shuffle
         self.new_keys: list[Tensor] = []  # wait for the end of the step
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -80,11 +84,15 @@ class MoCo(nn.Module):
 
     def _direction(self, view_q: Tensor, view_k: Tensor, seed: int) -> dict[str, Tensor]:
         q = unit(self.head(self.encoder(view_q)))  # n x D
-        k = dist.shuffled(lambda x: unit(self.key_head(self.key_encoder(x))), view_k, seed)
+        k = dist.shuffled(self._keys, view_k, seed) if self.shuffle else self._keys(view_k)
         loss, accuracy = info_nce(q, k, self.queue.keys, temperature=self.temperature)
         if self.training:
             self.new_keys.append(k)
         return {"loss": loss, "accuracy": accuracy, "std": spread(q)}
+
+    @torch.no_grad()
+    def _keys(self, x: Tensor) -> Tensor:
+        return unit(self.key_head(self.key_encoder(x)))  # n x D
 
     def before_update(self, progress: Any) -> None:
         """Nothing."""

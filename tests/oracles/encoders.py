@@ -1,5 +1,6 @@
 """Small nets whose every tensor differs from its initial value, and files made of them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.nn.heads import MLP, simclr_head
 from visrep.nn.resnet import ResNet
 from visrep.weights import EncoderFile, read_weights, save_encoder
+from visrep.weights.canonical import shapes_of
 
 PREPROCESS = Preprocess(size=32, resize=None, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -59,6 +61,17 @@ def in_memory(*, preprocess: Preprocess = PREPROCESS, **spec: Any) -> EncoderFil
         source={"method": "stirred"},
         tensors={k: v for k, v in state.items() if not k.endswith("num_batches_tracked")},
     )
+
+
+def numbered(**spec: Any) -> EncoderFile:
+    """As `in_memory` with whole numbers for weights: quick to make for a net of full size."""
+    with torch.device("meta"):
+        encoder = ResNet(**spec)
+    tensors = {
+        name: torch.arange(float(math.prod(shape))).view(shape) % 8191
+        for name, shape in shapes_of(encoder).items()
+    }
+    return EncoderFile(backbone=encoder.spec, preprocess=PREPROCESS.to_dict(), tensors=tensors)
 
 
 def encoder_file(path: Path, *, preprocess: Preprocess = PREPROCESS, **spec: Any) -> EncoderFile:

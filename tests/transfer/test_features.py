@@ -10,7 +10,9 @@ from tests.small_data import pictures, preprocess, tiny_net, write_encoder
 from transfer import features
 from visrep.data.datasets import MemoryImages
 from visrep.errors import ConfigError
+from visrep.nn.resnet import ResNet
 from visrep.weights import load_encoder
+from visrep.weights.canonical import fingerprint
 
 
 def small_set(seed: int = 1) -> MemoryImages:
@@ -43,6 +45,18 @@ def test_other_weights_data_or_preprocessing_are_another_entry(tmp_path: Path) -
     other = features.Preprocess(size=16, resize=None, mean=(0.5,) * 3, std=(0.5,) * 3)
     features.cached(net, data, other, folder=tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_same_weights_in_another_net_are_another_entry(tmp_path: Path) -> None:
+    """Stride and padding have no tensors."""
+    torch.manual_seed(0)
+    net = ResNet(depth=18, width=0.0625, stem="small")
+    finer = ResNet(depth=18, width=0.0625, stem="cifar")
+    finer.load_state_dict(net.state_dict())
+    assert fingerprint(net.state_dict()) == fingerprint(finer.state_dict())
+    data = small_set()
+    assert not torch.equal(cached(tmp_path, net, data), cached(tmp_path, finer, data))
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign"])

@@ -133,6 +133,11 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, augment: bool)
         linear_probe.main(fresh)
         (other,) = results.read(tmp_path / "c" / "results.jsonl")
         assert other.weights != sha256
+        head = composed("linear", root, f"out={tmp_path / 'd'}", "output=head", *settings)
+        linear_probe.main(head)
+        (of_head,) = results.read(tmp_path / "d" / "results.jsonl")
+        assert (of_head.extra["output"], record.extra["output"]) == ("head", "pooled")
+        assert of_head.value != record.value and of_head.weights == sha256
 
 
 @pytest.mark.parametrize("wrong", ["held_out=0", "lrs=[]", "lrs=[-1.0]", "epochs=0"])

@@ -83,7 +83,7 @@ def test_torchvision_and_back(tmp_path, capsys):
 def test_what_a_state_dict_cannot_say_is_said(tmp_path, encoder, capsys):
     run(encoder, tmp_path / "x.pth", to="torchvision")
     out = capsys.readouterr().out
-    assert "torchvision has no class of width 0.0625: not run in it" in out
+    assert "torchvision has no ResNet-18 of width 0.0625: not run in its class" in out
     assert "note      a state dict does not say what its input went through" in out
     assert read_weights(tmp_path / "x.pth").sha256 == read_weights(encoder).sha256
 
@@ -179,6 +179,7 @@ def test_the_cifar_stem_is_converted_on_request_as_a_changed_net(tmp_path, capsy
     [
         ("x.safetensors", {"to": "visrap"}, "to=visrap: choose one of visrep"),
         ("x.pth", {"to": "detectron2"}, r"end it in \.pkl"),
+        ("x.pth", {"to": "timm"}, r"end it in \.safetensors"),
         ("a?b.pkl", {"to": "detectron2"}, r"what follows a \?"),
         ("x.pkl", {"to": "detectron2", "norm": "GN"}, "norm=GN: choose one of SyncBN"),
         ("x.pkl", {"to": "detectron2", "stem_stride": 2}, "leave it out"),
@@ -236,10 +237,11 @@ def test_a_failed_check_leaves_no_file(tmp_path, encoder, monkeypatch, no_detect
     }[to]
     real = getattr(*reader)
 
-    def faulty(path, *_):
-        file = real(path)
+    def faulty(path, *rest):
+        file = real(path, *rest)
         if str(path) == str(encoder):
             return file
+        file.tensors = dict(file.tensors)
         if fault == "changed":
             file.tensors = change_one(file.tensors)
         elif fault == "lost":

@@ -12,17 +12,43 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def nearest(bank: Tensor, queries: Tensor, *, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest bank entries of each query: cosines N x k, falling, and indices N x k."""
-    return _search(
-        F.normalize(bank.float(), dim=1),
-        F.normalize(queries.to(bank.device).float(), dim=1),
-        min(k, len(bank)),
-        32768,
-    )
+def nearest(bank: Tensor, queries: Tensor, *, k: int, chunk: int = 32768) -> tuple[Tensor, Tensor]:
+    """The k nearest bank entries of each query: cosines N x k, falling, and indices N x k.
+
+    On the bank's device; k is the whole bank when it holds fewer.
+
+    Args:
+        bank, queries: M x D and N x D, any length and floating type; normalised here in float32.
+        chunk: bank entries per block. A block of queries is an eighth of it.
+
+    Raises:
+        ValueError: k or chunk is not positive, or the bank is empty.
+    """
+    if k < 1 or chunk < 1 or len(bank) == 0:
+        raise ValueError(
+            f"kNN needs a bank, k >= 1 and chunk >= 1; got {len(bank)} entries, k={k}, "
+            f"chunk={chunk}"
+        )
+    bank = F.normalize(bank.float(), dim=1)  # M x D
+    blocks = [
+        _search(bank, F.normalize(block.to(bank.device).float(), dim=1), min(k, len(bank)), chunk)
+        for block in queries.split(max(1, chunk // 8))
+    ]
+    if not blocks:
+        return bank.new_zeros(0, k), torch.zeros(0, k, dtype=torch.int64, device=bank.device)
+    return torch.cat([cosine for cosine, _ in blocks]), torch.cat([index for _, index in blocks])
 
 
 @torch.no_grad()
+def votes(cosine: Tensor, label: Tensor, *, temperature: float, classes: int) -> Tensor:
+    """Shares of the votes: N x C, rows sum to 1; cosine, label: N x k, of the neighbours."""
+    if temperature <= 0:
+        raise ValueError(f"kNN needs a temperature above 0, not {temperature}")
+    # A softmax over the neighbours is exp(s / T) up to a factor per query, and cannot overflow.
+    weight = (cosine / temperature).softmax(dim=1)
+    return weight.new_zeros(len(weight), classes).scatter_add_(1, label, weight)
+
+
 def knn_scores(
     bank: Tensor,
     labels: Tensor,
@@ -33,43 +59,21 @@ def knn_scores(
     classes: int | None = None,
     chunk: int = 32768,
 ) -> Tensor:
-    """Votes of the neighbours, on the bank's device.
+    """Votes of the k nearest neighbours, on the bank's device: N x C float32, rows sum to 1.
 
     Args:
-        bank: M x D features, any length and floating type; normalised here in float32.
+        bank, queries, k, chunk: as in `nearest`.
         labels: M, int64 in [0, classes).
-        queries: N x D features.
-        k: neighbours that vote; the whole bank votes when it holds fewer.
         temperature: T > 0.
         classes: C; the largest label + 1 when not given.
-        chunk: bank entries per block. A block of queries is an eighth of it.
-
-    Returns:
-        N x C float32, each row the shares of the votes: rows sum to 1.
 
     Raises:
         ValueError: k, temperature or chunk is not positive, or the bank is empty.
     """
-    if k < 1 or temperature <= 0 or chunk < 1 or len(bank) == 0:
-        raise ValueError(
-            f"kNN needs a bank, k >= 1, temperature > 0 and chunk >= 1; got {len(bank)} entries, "
-            f"k={k}, temperature={temperature}, chunk={chunk}"
-        )
-    k = min(k, len(bank))
+    cosine, index = nearest(bank, queries, k=k, chunk=chunk)
     classes = int(labels.max()) + 1 if classes is None else classes
-    bank = F.normalize(bank.float(), dim=1)  # M x D
-    labels = labels.to(bank.device)
-    found = [
-        _search(bank, F.normalize(block.to(bank.device).float(), dim=1), k, chunk)
-        for block in queries.split(max(1, chunk // 8))
-    ]
-    out = []
-    for similarity, index in found:  # n x k each
-        label = labels[index]
-        # A softmax over the neighbours is exp(s / T) up to a factor per query, and cannot overflow.
-        weight = (similarity / temperature).softmax(dim=1)
-        out.append(weight.new_zeros(len(weight), classes).scatter_add_(1, label, weight))
-    return torch.cat(out) if out else bank.new_zeros(0, classes)
+    label = labels.to(bank.device)[index]
+    return votes(cosine, label, temperature=temperature, classes=classes)
 
 
 def _search(bank: Tensor, queries: Tensor, k: int, chunk: int) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +22,8 @@ from visrep.files import atomic_path
 from visrep.nn.classifier import Classifier
 from visrep.nn.heads import MLP
 from visrep.nn.resnet import ResNet
+from visrep.weights.safetensors_files import write_safetensors
+from visrep.weights.tree import shapes_in
 
 FORMAT = "visrep-encoder/1"
 COUNTER = "num_batches_tracked"
@@ -51,7 +51,7 @@ class EncoderFile:
     Attributes:
         backbone: `ResNet(**backbone)` is the net.
         preprocess: `Preprocess.from_dict(preprocess)` is what its input went through.
-        tensors: name -> float32 tensor.
+        tensors: name -> float32 tensor; in memory, or read on demand.
         head: `MLP(**head)` is the projection head; None without one.
         classes: names of the classifier's outputs, where known.
         source: where the weights are from.
@@ -64,7 +64,7 @@ class EncoderFile:
 
     backbone: dict[str, Any]
     preprocess: dict[str, Any]
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     head: dict[str, Any] | None = None
     classes: list[str] | None = None
     source: dict[str, Any] = field(default_factory=dict)
@@ -183,10 +183,7 @@ def dump_encoder(path: str | Path, file: EncoderFile) -> None:
     }
     metadata = {"format": FORMAT, "sha256": file.sha256}
     metadata |= {key: json.dumps(value) for key, value in parts.items()}
-    try:
-        safetensors.torch.save_file(dict(file.tensors), path, metadata=metadata)
-    except safetensors.SafetensorError as error:  # it wraps the system's error in its own
-        raise OSError(None, f"{error}") from error
+    write_safetensors(path, file.tensors, metadata)
 
 
 def build(backbone: Mapping[str, Any], kind: type[ResNet] = ResNet) -> ResNet:
@@ -214,7 +211,7 @@ def mismatch(file: EncoderFile) -> str | None:
     Raises:
         UserError: the architecture itself does not exist.
     """
-    encoder = build(file.backbone)
+    encoder, given = build(file.backbone), shapes_in(file.tensors)
     shapes = shapes_of(encoder)
     width = encoder.out_dim
     if file.head is not None:
@@ -223,14 +220,14 @@ def mismatch(file: EncoderFile) -> str | None:
             return f"the head takes {head.in_dim} features, the encoder gives {width}"
         shapes |= {f"head.{name}": shape for name, shape in shapes_of(head).items()}
         width = head.out_dim
-    if "fc.weight" in file.tensors:
-        classes = len(file.tensors["fc.weight"])
+    if given.get("fc.weight"):
+        classes = given["fc.weight"][0]
         shapes |= {"fc.weight": (classes, width), "fc.bias": (classes,)}
         if file.classes is not None and len(file.classes) != classes:
             return f"{len(file.classes)} class names for a classifier of {classes} outputs"
     elif file.classes is not None:
         return "there are class names, but no classifier"
-    return differences(shapes, {name: tuple(t.shape) for name, t in file.tensors.items()})
+    return differences(shapes, given)
 
 
 def differences(
@@ -287,9 +284,10 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _build_head(file: EncoderFile) -> MLP:
-    head, stored = file.head, file.part("head")
+    head = file.head
+    stored = sum(name.startswith("head.") for name in file.tensors)
     assert head is not None
-    if set(head) != {"in_dim", "layers"} or len(head["layers"]) > max(len(stored), 1):
+    if set(head) != {"in_dim", "layers"} or len(head["layers"]) > max(stored, 1):
         raise UserError("the description of the head does not fit its tensors")
     with torch.device("meta"):
         return MLP(**head)

@@ -18,7 +18,8 @@ from visrep.files import atomic_path
 from visrep.nn.resnet import BASIC, DEEP_STEMS, RARE
 from visrep.weights.canonical import EncoderFile, build, mismatch, shapes_of
 from visrep.weights.pickle_files import write_pickle
-from visrep.weights.torch_files import float_tensor, read_tree
+from visrep.weights.torch_files import read_tree
+from visrep.weights.tree import OnDemand
 
 AUTHOR = "visrep"
 FORMAT = "visrep-detectron2/1"
@@ -136,6 +137,8 @@ def dump_pkl(path: str | Path, file: EncoderFile) -> None:
 def read_pkl(path: str | Path) -> EncoderFile:
     """The inverse of `write_pkl`: backbone, preprocessing and source; head and classifier are gone.
 
+    Its tensors are read on demand.
+
     Raises:
         UserError: the file is damaged, or visrep did not write it.
     """
@@ -154,7 +157,7 @@ def read_pkl(path: str | Path) -> EncoderFile:
             backbone=backbone,
             preprocess=kept["preprocess"],
             source=kept["source"],
-            tensors={names[name]: float_tensor(tree, name, t) for name, t in model.items()},
+            tensors=OnDemand(tree, {names[name]: t for name, t in model.items()}),
         )
         problem = mismatch(file)
     except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:

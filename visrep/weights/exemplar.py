@@ -1,7 +1,7 @@
 """The encoder file of Exemplar-CNN's own networks, which are no ResNets.
 
 It is visrep's encoder file (`visrep.weights.canonical`) with another description of the backbone,
-{"net": "large"}. The commands that need a ResNet refuse it; `svm` and `low_shot` read it here.
+{"net": "large"}. The commands that need a ResNet refuse it; those on frozen features read it here.
 """
 
 import json

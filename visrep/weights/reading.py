@@ -16,6 +16,7 @@ from visrep.weights.canonical import (
     require_finite,
 )
 from visrep.weights.formats import identify
+from visrep.weights.heads import CLASSIFIER
 from visrep.weights.state import Choice
 from visrep.weights.torch_files import read_tree
 
@@ -40,6 +41,12 @@ def read_weights(path: str | Path, choice: Choice = ASK_NOTHING) -> EncoderFile:
     if choice.encoder is not None and choice.encoder != file.encoder:
         others = ", ".join((file.encoder, *file.alternatives)) if file.encoder else "a single one"
         raise UserError(f"{tree.path}: it holds no encoder={choice.encoder}, but {others}")
+    if choice.origin is not None and file.source.get("origin") != choice.origin:
+        raise UserError(f"{tree.path}: origin= is for torchvision's names only")
+    layers = len(file.head["layers"]) if file.head is not None else 0
+    if choice.classifier is not None and (not file.part("fc") or layers != choice.classifier):
+        where = f"one on layer {layers}" if file.part("fc") else "none"
+        raise UserError(f"{tree.path}: classifier={choice.classifier}, but it holds {where}")
     require_finite(file, tree.path)
     return file
 
@@ -61,6 +68,11 @@ def load_classifier(path: str | Path) -> LoadedClassifier:
         UserError: as `read_weights`; or the file holds no classifier.
     """
     file = read_weights(path)
+    if not file.part("fc") and any(CLASSIFIER in group for group in file.dropped):
+        raise UserError(
+            f"{path} holds a classifier and a projection head: say which layer of the head the "
+            "classifier sits on, with visrep convert classifier=LAYER"
+        )
     if not file.part("fc"):
         raise UserError(
             f"{path} holds an encoder without a classifier: make one with visrep finetune"

@@ -7,7 +7,7 @@ A format takes what it knows under our names, drops groups by name, and hands th
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.architecture import infer
 from visrep.weights.canonical import COUNTER, EncoderFile, mismatch
-from visrep.weights.torch_files import Tree, check_tensor, float_tensor
+from visrep.weights.tree import OnDemand, Tree, check_tensor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COUNTERS = "counters of batches"
@@ -41,15 +41,22 @@ class Choice:
         encoder: which of several networks; None for the one that its source evaluates.
         stem: of a first convolution of 3x3: cifar, cifar_pad2 or small.
         padding: torch, tf or haiku, in place of the source's own.
+        on_demand: leave the tensors in the file; whoever wants one reads it.
+        classifier: layer of the projection head that the classifier sits on, 0 for the encoder.
+        origin: simclr, of weights under torchvision's names that were converted from SimCLR v1.
         input: a data set of INPUTS, whose input is recorded in place of the source's own.
     """
 
     encoder: str | None = None
     stem: str | None = None
     padding: str | None = None
+    on_demand: bool = False
+    classifier: int | None = None
+    origin: str | None = None
     input: str | None = None
 
 
+T = TypeVar("T")
 Raw = dict[str, Any]  # our name -> a tensor as the file holds it
 
 
@@ -73,11 +80,11 @@ def unwrap(tree: Tree, *containers: str) -> tuple[Raw, dict[str, str]]:
     return value, place
 
 
-def pick(encoders: Mapping[str, str], choice: Choice) -> tuple[str, str, tuple[str, ...]]:
-    """Name and prefix of the encoder asked for, or of the first one; the names of the others.
+def pick(encoders: Mapping[str, T], choice: Choice) -> tuple[str, T, tuple[str, ...]]:
+    """Name and place of the encoder asked for, or of the first one; the names of the others.
 
-    `encoders`: name -> prefix. One that is not there is refused by `read_weights`, which compares
-    the name with what was asked for.
+    `encoders`: name -> place, a prefix for example. One that is not there is refused by
+    `read_weights`, which compares the name with what was asked for.
     """
     asked = choice.encoder
     name = asked if asked is not None and asked in encoders else next(iter(encoders))
@@ -140,7 +147,7 @@ class State:
         self.count(group, len(gone))
 
     def count(self, group: str, number: int) -> None:
-        """Say of `number` tensors that they are left out, or have become something else."""
+        """Report `number` tensors as dropped under the name of `group`."""
         if number:
             self.dropped[group] = self.dropped.get(group, 0) + number
 
@@ -160,7 +167,7 @@ def encoder_file(
     note: str = "",
     **known: Any,
 ) -> EncoderFile:
-    """Put an encoder file together; reads the tensors into memory.
+    """Put an encoder file together; reads the tensors into memory, unless `choice` says otherwise.
 
     Args:
         state: what the other tensors were taken from; nothing must be left in it.
@@ -188,7 +195,7 @@ def encoder_file(
     description = None
     if head is not None:
         layers, tensors = head
-        width = next(iter(tensors.values())).shape[1]
+        width = tensors["layers.0.linear.weight"].shape[1]
         description = {"in_dim": int(width), "layers": layers}
         raw |= {f"head.{name}": t for name, t in tensors.items()}
     raw |= {f"fc.{name}": t for name, t in (fc or {}).items()}
@@ -205,10 +212,11 @@ def encoder_file(
     )
     types = sorted({str(t.dtype).removeprefix("torch.") for t in raw.values()} - {"float32"})
     stored = {"stored_as": ", ".join(types)} if types else {}
+    placed = OnDemand(state.tree, raw)
     file = EncoderFile(
         backbone=spec,
         preprocess=(preprocess or imagenet_preprocess()).to_dict(),
-        tensors={name: float_tensor(state.tree, name, t) for name, t in raw.items()},
+        tensors=placed if choice.on_demand else dict(placed),
         head=description,
         classes=classes,
         source={"file": path.name, **source, **stored, **({"note": note} if note else {})},

@@ -1,28 +1,26 @@
 """Reading what others saved, without executing anything of it.
 
-`read_tree` opens a file by its content, never by its name: safetensors, torch's two containers,
-plain pickles. What comes back is a tree of dicts, lists, plain values and records of tensors; the
-formats in `visrep.weights.formats` tell from its keys what it is, and read the tensors they want.
+`read_tree` opens a file by its content: safetensors, torch's two containers, plain pickles; and
+TensorFlow's bundles, which are several files. What comes back is a tree of dicts, lists, plain
+values and records of tensors; the formats in `visrep.weights.formats` tell from its keys what it
+is, and read the tensors they want.
 
 All pickles go through `visrep.weights.pickle_machine`. There is no second way for those that torch
 calls safe: weights_only reads everything at once, and imports the classes that it allows.
 """
 
-import json
 import stat
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-import safetensors
 import torch
-from torch import Tensor
 
 from visrep.errors import UserError
 from visrep.weights.pickle_files import read_pickle
 from visrep.weights.pickle_records import Refused
-from visrep.weights.stored import Span, Stored, as_type
+from visrep.weights.safetensors_files import read_safetensors
+from visrep.weights.tf_bundle import find_bundle, read_bundle
 from visrep.weights.torch_containers import read_zip
 from visrep.weights.tree import AGAIN, DEPTH, Tree, check_tensor, float_tensor, tensors_in
 
@@ -47,23 +45,6 @@ _STRANGERS = (
     (b"\x1f\x8b", "it is a gzip archive: unpack it first"),
 )
 _PICKLES = (b"\x80", b"(dp", b"(lp", b"(d.", b"}", b"ccollections\n", b"c__builtin__\n")
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
 
 
 def read_tree(path: str | Path) -> Tree:
@@ -76,11 +57,14 @@ def read_tree(path: str | Path) -> Tree:
     path = Path(path)
     damaged = f"{path} is cut short or damaged: {AGAIN}"
     try:
+        prefix = find_bundle(path)
+        if prefix is not None:
+            return read_bundle(prefix)
         size, head = _look(path)
         if head.startswith(b"PK\x03\x04"):
             return Tree(path, "torch (zip)", read_zip(path, size), size)
         if head[8:9] == b"{":
-            tensors, metadata = _read_safetensors(path)
+            tensors, metadata = read_safetensors(path)
             return Tree(path, "safetensors", tensors, size, metadata)
         if head.startswith(_PICKLES):
             with open(path, "rb") as stream:
@@ -117,41 +101,6 @@ def _look(path: Path) -> tuple[int, bytes]:
         raise UserError(f"{path} is empty: {AGAIN}")
     with open(path, "rb") as stream:
         return status.st_size, stream.read(64)
-
-
-# safetensors
-
-
-class _Entry(Stored):
-    def __init__(self, span: Span, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-        self.span, self.dtype, self.shape = span, dtype, shape
-        if self.size != span.size:
-            raise ValueError("it has another size than its place")
-
-    def read(self) -> Tensor:
-        return as_type(self.span.read(), self.dtype, big_endian=False).reshape(self.shape)
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
-    """Tensors and metadata.
-
-    The library checks the header, but it is not asked for tensors: it would map the file, whose
-    pages count until it is closed and follow whoever writes to it.
-    """
-    with safetensors.safe_open(path, framework="pt") as opened:
-        metadata = opened.metadata() or {}
-    with open(path, "rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
-    tensors: dict[str, Stored] = {}
-    for name, entry in header.items():
-        if entry["dtype"] not in _DTYPES:
-            raise UserError(f"{path}: {name} is of type {entry['dtype']}, not weights")
-        begin, end = entry["data_offsets"]
-        span = Span(path, 8 + length + begin, end - begin)
-        tensors[name] = _Entry(span, _DTYPES[entry["dtype"]], tuple(entry["shape"]))
-    return tensors, metadata
 
 
 # Writing

@@ -1,6 +1,6 @@
 """What a weights file holds, whatever its container: a tree of containers, values and tensors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,28 @@ def float_tensor(tree: Tree, name: str, value: object) -> Tensor:
         raise UserError(f"cannot read {tree.path}: {error.strerror or error}") from error
     except Exception as error:  # whatever torch and numpy say to strange shapes
         raise UserError(f"{tree.path} is cut short or damaged at {name}: {AGAIN}") from error
+
+
+class OnDemand(Mapping[str, Tensor]):
+    """Name -> tensor, as `float_tensor` reads it from the file each time that it is asked for."""
+
+    def __init__(self, tree: Tree, records: Mapping[str, Any]) -> None:
+        self.tree, self.records = tree, records
+
+    def __getitem__(self, name: str) -> Tensor:
+        return float_tensor(self.tree, name, self.records[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def shapes_in(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape; nothing is read."""
+    records = tensors.records if isinstance(tensors, OnDemand) else tensors
+    return {name: tuple(t.shape) for name, t in records.items()}
 
 
 def tensors_in(value: object) -> Iterator[tuple[str, Stored]]:

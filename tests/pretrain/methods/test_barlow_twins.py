@@ -87,6 +87,19 @@ def test_known_values_of_independent_features() -> None:
     assert chance == pytest.approx(2139.5, rel=1e-3)
 
 
+def test_known_values_of_independent_features_at_full_size() -> None:
+    """D (1 + 1/B) on the diagonal and D (D - 1) / B beside it, as measured on a smaller size."""
+
+    def expected(dim: int, batch: int) -> float:
+        return dim * (1 + 1 / batch) + 0.0051 * dim * (dim - 1) / batch
+
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 64, 512)
+    assert loss_of(a, b) == pytest.approx(expected(512, 64), rel=0.01)
+    assert expected(2048, 256) == pytest.approx(2139.5, abs=0.5)
+    assert expected(8192, 2048) == pytest.approx(8363, abs=0.5)
+
+
 def test_known_values_of_equal_dimensions() -> None:
     on, off = parts(torch.ones(2048, 2048))
     assert on == 0

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from pretrain.methods.moco import MoCo, info_nce
 from tests.oracles import contrastive
 from tests.pretrain.methods.steps import Now, assert_same, batch_of, tiny_encoder, train
 from tests.processes import run_on_two
+from visrep.cli import main
 from visrep.errors import ConfigError
 from visrep.nn import ema
 from visrep.nn.batchnorm import BatchNorm, set_batchnorm
 from visrep.nn.embeddings import unit
+from visrep.weights import load_encoder
 
 
 def make() -> MoCo:
@@ -179,6 +182,36 @@ def test_the_shuffle_changes_who_shares_statistics() -> None:
     torch.testing.assert_close(task.new_keys[1], keys)  # a function of the seed
     task({**batch, "seed": batch["seed"] + 1})
     assert (task.new_keys[2] - keys).abs().max() > 1e-3
+    task.shuffle = False  # plain batch norm: the groups of the queries
+    task(batch)
+    torch.testing.assert_close(task.new_keys[3], unshuffled)
+    assert not task.new_keys[3].requires_grad
+
+
+def test_one_process_splits_the_batch_and_says_so(tmp_path: Path) -> None:
+    """The paper's statistics are those of 32 of 256 samples; the choices of the engine differ."""
+    hashes = set()
+    for name, settings in (
+        ("auto", ["bn_splits=4"]),
+        ("shuffle", ["batchnorm=shuffle", "bn_splits=4"]),
+        ("split", ["batchnorm=split", "bn_splits=2"]),
+        ("local", ["batchnorm=local", "method.shuffle=false"]),
+    ):
+        run_for_two_steps(tmp_path / name, *settings)
+        said = "batch is split into 4 groups" in (tmp_path / name / "log.txt").read_text()
+        assert said == (name in ("auto", "shuffle"))
+        hashes.add(load_encoder(tmp_path / name / "encoder.safetensors").sha256)
+    assert len(hashes) == 3  # auto is shuffle
+
+
+def run_for_two_steps(out: Path, *settings: str) -> None:
+    tiny = ["backbone=resnet18_small", "backbone.width=0.0625", "threads=1", "knn.times=0"]
+    with pytest.raises(SystemExit) as caught:
+        main(
+            ["pretrain", "data=scenes", "method=moco_small", *tiny, "batch_size=32", "steps=2",
+             "method.queue_size=128", "precision=fp32", "device=cpu", f"out={out}", *settings]
+        )  # fmt: skip
+    assert caught.value.code == 0
 
 
 def test_the_heads_of_v1_and_v2() -> None:

@@ -13,15 +13,23 @@ from visrep.errors import UserError
 from visrep.weights.canonical import EncoderFile
 from visrep.weights.formats import (
     barlow_twins,
+    byol,
+    detectron2,
+    huggingface,
     lightly,
     lightly_train,
     moco,
     npid,
+    openmmlab,
+    simclr_tf,
+    simclr_torch,
     simsiam,
     solo_learn,
     swav,
+    timm,
     torchvision,
     visrep_encoder,
+    vissl,
 )
 from visrep.weights.pickle_records import Inert, printable
 from visrep.weights.state import Choice
@@ -49,6 +57,14 @@ FORMATS = [
     Format(solo_learn.NAME, solo_learn.recognise, solo_learn.read),
     Format(lightly_train.NAME, lightly_train.recognise, lightly_train.read),
     Format(npid.NAME, npid.recognise, npid.read),
+    Format(simclr_tf.NAME, simclr_tf.recognise, simclr_tf.read),
+    Format(simclr_torch.NAME, simclr_torch.recognise, simclr_torch.read),
+    Format(byol.NAME, byol.recognise, byol.read),
+    Format(timm.NAME, timm.recognise, timm.read),
+    Format(huggingface.NAME, huggingface.recognise, huggingface.read),
+    Format(vissl.NAME, vissl.recognise, vissl.read),
+    Format(openmmlab.NAME, openmmlab.recognise, openmmlab.read),
+    Format(detectron2.NAME, detectron2.recognise, detectron2.read),
 ]
 
 

@@ -1,7 +1,10 @@
 """State dicts under torchvision's names, bare or as training scripts save them.
 
-The weights carry nothing about their input, so torchvision's own is recorded: RGB in [0, 1],
-ImageNet's mean and standard deviation, short side to 256, centre crop of 224.
+Such are torchvision's own (`model`, and `model_ema` on request), plain nets of timm, and what the
+linear evaluations of MoCo and SimSiam save (`state_dict`, names under `module.`). The weights
+carry nothing about their input, so torchvision's own is recorded: RGB in [0, 1], ImageNet's mean
+and standard deviation, short side to 256, centre crop of 224. Weights that were converted from
+SimCLR v1 look the same: `origin=simclr` says that they are.
 """
 
 import re
@@ -9,35 +12,69 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import torchvision.models as models
+from torch import nn
+
 from visrep.errors import UserError
 from visrep.weights.architecture import NAME as BACKBONE_NAME
 from visrep.weights.canonical import EncoderFile
-from visrep.weights.state import Choice, State, encoder_file
+from visrep.weights.detectron2 import describe
+from visrep.weights.formats import simclr_torch
+from visrep.weights.names import without_wrappers
+from visrep.weights.state import Choice, State, encoder_file, pick
 from visrep.weights.torch_files import Tree, read_tree, save_torch
 
 NAME = "torchvision state dict"
-_CONTAINERS = ("state_dict", "model")
+WITHOUT_FC = "load it with strict=False"
+_CONTAINERS = ("state_dict", "model", "model_state_dict")
+# Beside the state dict: keys of timm and OpenMMLab; NPID, whose `fc` is an embedding.
+_OTHERS = ("version", "author", "meta", "lemniscate")
 _CLASSIFIER = re.compile(r"fc\.(weight|bias)")
+
+# (depth, groups, inner) -> torchvision's name
+MODELS = {
+    **{(n, 1, 1): f"resnet{n}" for n in (18, 34, 50, 101, 152)},
+    **{(n, 1, 2): f"wide_resnet{n}_2" for n in (50, 101)},
+    (50, 32, 2): "resnext50_32x4d",
+    (101, 32, 4): "resnext101_32x8d",
+    (101, 64, 4): "resnext101_64x4d",
+}
 
 
 def recognise(tree: Tree) -> bool:
-    names = [name for name in _state_dict(tree)[0] if isinstance(name, str)]
-    return (
-        bool(names)
-        and "lemniscate" not in tree.value  # whose `fc` is an embedding
-        and {"conv1.weight", "layer1.0.conv1.weight"} <= set(names)
-        and len(names) == len(_state_dict(tree)[0])
-        and all(BACKBONE_NAME.fullmatch(name) or _CLASSIFIER.fullmatch(name) for name in names)
+    nets = _nets(tree)
+    return bool(nets) and all(
+        {"conv1.weight", "layer1.0.conv1.weight"} <= set(names)
+        and all(_known(name) for name in names)
+        for names, _ in nets.values()
     )
 
 
 def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError when the architecture is none that visrep holds."""
-    tensors, place = _state_dict(tree)
+    encoder, (tensors, place), others = pick(_nets(tree), choice)
     state = State(tree, tensors)
-    fc = state.take("fc.")
     source = {"format": NAME, **place}
-    return encoder_file(state, state.take(""), choice=choice, fc=fc, source=source)
+    if choice.origin == "simclr":
+        # Nothing in the file tells it from torchvision's. Its converter has lost the fc.bias.
+        state.drop("of the classifier without its bias", r"fc\.")
+        return encoder_file(
+            state,
+            state.take(""),
+            choice=choice,
+            source={**source, "origin": "simclr"},
+            preprocess=simclr_torch.preprocess(),
+            padding="tf",
+        )
+    return encoder_file(
+        state,
+        fc=state.take("fc."),
+        backbone=state.take(""),
+        choice=choice,
+        source=source,
+        encoder=encoder,
+        alternatives=others,
+    )
 
 
 def dump(path: str | Path, file: EncoderFile) -> None:
@@ -49,11 +86,15 @@ def dump(path: str | Path, file: EncoderFile) -> None:
         UserError: torchvision's names cannot say what this net is.
         OSError: a write failed.
     """
-    spec = file.backbone
-    if spec["stem"] != "imagenet" or spec["sk"] or spec["padding"] != "torch":
+    strange = [
+        f"{key}={str(value).lower()}"
+        for key, value in file.backbone.items()
+        if key not in ("depth", "width", "groups", "inner")
+        and value != {"stem": "imagenet", "sk": False, "padding": "torch"}.get(key)
+    ]
+    if strange:
         raise UserError(
-            f"torchvision has no ResNet with stem={spec['stem']}, sk={str(spec['sk']).lower()}, "
-            f"padding={spec['padding']}: use to=visrep or to=detectron2"
+            f"torchvision has no ResNet with {', '.join(strange)}: use to=visrep or to=detectron2"
         )
     if file.head is not None and file.part("fc"):
         raise UserError(
@@ -65,28 +106,53 @@ def dump(path: str | Path, file: EncoderFile) -> None:
 
 
 def inverse(path: str | Path) -> EncoderFile:
-    """What `dump` wrote, read back."""
-    return read(read_tree(path), Choice())
+    """What `dump` wrote, to be read on demand."""
+    return read(read_tree(path), Choice(on_demand=True))
 
 
-def _state_dict(tree: Tree) -> tuple[dict[str, Any], dict[str, str]]:
-    """The state dict without wrappers, and the wrappers that were taken off.
+def own_class(file: EncoderFile) -> tuple[str, nn.Module] | str:
+    """torchvision's name of the net and the net, without classifier; or why there is none."""
+    spec = file.backbone
+    name = MODELS.get((spec["depth"], spec.get("groups", 1), spec.get("inner", 1)))
+    if spec["width"] != 1 or name is None:
+        return f"torchvision has no {describe(spec)}: not run in its class"
+    net = getattr(models, name)(weights=None)
+    net.fc = nn.Identity()
+    return f"torchvision's {name}", net
 
-    Nothing is returned when the file holds several nets: choosing would be a guess.
+
+def _nets(tree: Tree) -> dict[str, tuple[dict[Any, Any], dict[str, str]]]:
+    """Encoder -> its state dict without wrappers, and these; '' where it is the only one.
+
+    Nothing is returned when the file holds several nets that are not torchvision's own pair:
+    choosing would be a guess.
     """
-    value, place = tree.value, {}
-    if not isinstance(value, dict):
-        return {}, {}
+    value = tree.value
+    if not isinstance(value, dict) or any(key in value for key in _OTHERS):
+        return {}
     inner = {k: v for k, v in value.items() if isinstance(v, dict) and _holds_a_net(v)}
-    if inner:
-        (container, value), *others = inner.items()
-        if others or container not in _CONTAINERS:
-            return {}, {}
-        place["container"] = container
-    if value and all(isinstance(name, str) and name.startswith("module.") for name in value):
-        value = {name.removeprefix("module."): tensor for name, tensor in value.items()}
-        place["prefix"] = "module."
-    return value, place
+    if not inner:
+        return {"": _unwrapped(value, "")}
+    if set(inner) == {"model", "model_ema"}:
+        averaged = {k: v for k, v in inner["model_ema"].items() if k != "n_averaged"}
+        return {
+            "raw": _unwrapped(inner["model"], "model"),
+            "ema": _unwrapped(averaged, "model_ema"),
+        }
+    (container, state), *others = inner.items()
+    return {} if others or container not in _CONTAINERS else {"": _unwrapped(state, container)}
+
+
+def _unwrapped(state: dict[Any, Any], container: str) -> tuple[dict[Any, Any], dict[str, str]]:
+    state, prefix = without_wrappers(state)
+    place = {"container": container, "prefix": prefix}
+    return state, {key: value for key, value in place.items() if value}
+
+
+def _known(name: object) -> bool:
+    return isinstance(name, str) and bool(
+        BACKBONE_NAME.fullmatch(name) or _CLASSIFIER.fullmatch(name)
+    )
 
 
 def _holds_a_net(state: dict[Any, Any]) -> bool:

@@ -7,7 +7,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.canonical import FORMAT, EncoderFile, mismatch
 from visrep.weights.state import Choice
-from visrep.weights.torch_files import AGAIN, Tree, float_tensor
+from visrep.weights.tree import AGAIN, OnDemand, Tree
 
 NAME = "visrep encoder"
 
@@ -32,10 +32,8 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
         for key, kinds in _KINDS.items():
             if not isinstance(stored[key], kinds):
                 raise UserError(f"{key} is not what it should be")
-        file = EncoderFile(
-            tensors={name: float_tensor(tree, name, t) for name, t in tree.value.items()},
-            **stored,
-        )
+        tensors = OnDemand(tree, tree.value)
+        file = EncoderFile(tensors=tensors if choice.on_demand else dict(tensors), **stored)
         _check_classes(file.classes)
         Preprocess.from_dict(file.preprocess)
         problem = mismatch(file)

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
+from tests.oracles.checkpoints import tf
 from tests.oracles.trees import tree
 from visrep.errors import UserError
 from visrep.weights import formats
 from visrep.weights.formats import FORMATS, Format, identify, prefixes
 from visrep.weights.pickle_records import Inert
+from visrep.weights.torch_files import read_tree
 
 W = torch.zeros(1)
 
@@ -61,3 +63,10 @@ def test_a_file_that_says_it_is_ours_is_ours():
     state = {"conv1.weight": W, "layer1.0.conv1.weight": W}
     assert identify(tree(state, format="visrep-encoder/1")).name == "visrep encoder"
     assert identify(tree(state, format="pt")).name == "torchvision state dict"
+
+
+@pytest.mark.parametrize("case", tf.CASES)
+def test_one_format_has_what_tensorflow_and_haiku_save(tmp_path, case):
+    tree = read_tree(tf.CASES[case](tmp_path / "checkpoint"))
+    matches = [kind.name for kind in FORMATS if kind.recognise(tree)]
+    assert len(matches) == 1

@@ -4,10 +4,14 @@ import pytest
 import torch
 from torchvision import models
 
-from tests.oracles.encoders import stir
+from tests.oracles.encoders import numbered, stir
 from visrep.errors import UserError
-from visrep.weights import load_classifier, load_encoder, read_weights
+from visrep.nn.resnet import ResNet
+from visrep.weights import EncoderFile, load_classifier, load_encoder, read_weights
+from visrep.weights.canonical import build, shapes_of
+from visrep.weights.formats import torchvision
 
+SLOW = pytest.mark.slow
 INPUT = {"size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
@@ -145,7 +149,7 @@ CHANGED = {
     ),
     "squeeze and excite": (
         lambda s: {**s, "layer1.0.se.fc1.weight": torch.zeros(1)},
-        "none of the known formats",
+        "squeeze and excite, or efficient channel attention (se), which visrep's has not",
     ),
     "a head of another kind": (
         lambda s: {**s, "projection_head.0.weight": torch.zeros(1)},
@@ -182,3 +186,62 @@ def test_what_is_no_resnet_of_ours_is_refused(tmp_path, case):
     assert word in message
     assert str(path) in message
     assert "\n" not in message
+
+
+FULL = {
+    "resnet50": {"depth": 50},
+    "resnext50_32x4d": {"depth": 50, "groups": 32, "inner": 2},
+    "wide_resnet50_2": {"depth": 50, "inner": 2},
+    "resnext101_32x8d": {"depth": 101, "groups": 32, "inner": 4},
+    "resnext101_64x4d": {"depth": 101, "groups": 64, "inner": 4},
+}
+
+
+@pytest.mark.parametrize("name", ["resnext50_32x4d", pytest.param("wide_resnet50_2", marks=SLOW)])
+def test_out_and_back_is_the_same_to_the_bit(tmp_path, name):
+    file = numbered(width=1, stem="imagenet", **FULL[name])
+    torchvision.dump(tmp_path / "x.pth", file)
+    back = torchvision.inverse(tmp_path / "x.pth")
+    assert (back.backbone, back.sha256) == (file.backbone, file.sha256)
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_the_class_is_torchvisions_with_its_shapes(name):
+    with torch.device("meta"):
+        spec = ResNet(width=1, stem="imagenet", **FULL[name]).spec
+        shown, theirs = torchvision.own_class(EncoderFile(backbone=spec, preprocess={}, tensors={}))
+        expected = getattr(models, name)(weights=None).state_dict()
+    assert shown == f"torchvision's {name}"
+    ours = shapes_of(theirs)
+    assert ours == shapes_of(build(spec))
+    assert ours.items() <= {k: tuple(t.shape) for k, t in expected.items()}.items()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnext50_32x4d", "wide_resnet50_2"])
+def test_the_command_runs_grouped_and_wide_nets_in_torchvision(tmp_path, capsys, name):
+    from tests.visrep.test_convert import run
+
+    theirs = stir(getattr(models, name)(weights=None)).eval()
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    run(tmp_path / "theirs.pth", tmp_path / "x.pth", to="torchvision")
+    out = capsys.readouterr().out
+    assert f"in torchvision's {name}: features differ by at most" in out
+    again = torch.load(tmp_path / "x.pth", weights_only=True)
+    kept = {k: t for k, t in theirs.state_dict().items() if "num_batches" not in k}
+    assert again.keys() == kept.keys()
+    assert all(torch.equal(again[k], kept[k]) for k in kept)
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ({"stem": "d"}, "stem=d"),
+        ({"stem": "imagenet", "stride_in_1x1": True}, "stride_in_1x1=true"),
+        ({"stem": "imagenet", "shortcut": "avg_down"}, "shortcut=avg_down"),
+        ({"stem": "imagenet", "padding": "haiku"}, "padding=haiku"),
+    ],
+)
+def test_what_torchvisions_names_cannot_say_is_refused(tmp_path, spec, word):
+    with pytest.raises(UserError, match=f"torchvision has no ResNet with {word}: use to=visrep"):
+        torchvision.dump(tmp_path / "x.pth", numbered(depth=50, width=0.125, **spec))

@@ -1,0 +1,59 @@
+"""What of VISSL's checkpoints is refused, and what the user has to say himself."""
+
+import pytest
+import torch
+
+from tests.oracles.checkpoints.frameworks import classifier, vissl_converted, vissl_trained
+from visrep.errors import UserError
+from visrep.weights import read_weights
+from visrep.weights.state import Choice
+
+TRUNK = {"_feature_blocks.conv1.weight": torch.ones(4, 3, 7, 7)}
+
+
+def classy(trunk: object) -> dict:
+    return {"classy_state_dict": {"base_model": {"model": {"trunk": trunk, "heads": {}}}}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"type": "shard_list", "shards": ["a", "b"]}, "one part of a VISSL checkpoint"),
+        ({"type": "slice_list", **classy({"a": "b.torch"})}, "one part of a VISSL checkpoint"),
+        ({"type": "shard", **classy(TRUNK)}, "one part of a VISSL checkpoint"),
+        ({"classy_state_dict": {"base_model": {}}}, "has no trunk"),
+        (classy({"_feature_blocks.block1.weight": torch.ones(2)}), "is no ResNet"),
+        (classy({"blocks.0.attn.qkv.weight": torch.ones(2)}), "is no ResNet"),
+        (classy({**TRUNK, "stranger": torch.ones(2)}), "trunk.stranger has no place in it"),
+    ],
+)
+def test_what_is_no_resnet_in_one_file_is_refused(tmp_path, content, message):
+    torch.save(content, tmp_path / "model.torch")
+    with pytest.raises(UserError, match=message) as caught:
+        read_weights(tmp_path / "model.torch")
+    assert "\n" not in str(caught.value)
+
+
+def test_haikus_padding_on_request(tmp_path):
+    case = vissl_converted("_feature_blocks.", None)
+    torch.save(case.content, tmp_path / "converted_byol.torch")
+    assert read_weights(tmp_path / "converted_byol.torch").backbone["padding"] == "torch"
+    asked = read_weights(tmp_path / "converted_byol.torch", Choice(padding="haiku"))
+    assert asked.backbone["padding"] == "haiku"
+
+
+def test_heads_beside_one_another_are_no_projection_head(tmp_path):
+    heads = classifier("0.clf.0.", 32) | classifier("1.clf.0.", 32)
+    case = vissl_trained(heads)
+    torch.save(case.content, tmp_path / "model.torch")
+    file = read_weights(tmp_path / "model.torch")
+    assert file.head is None
+    assert file.dropped["linear probes and other heads"] == 4
+
+
+def test_torchvisions_names_in_vissls_container_are_torchvisions(tmp_path):
+    state = {k.removeprefix("x."): t for k, t in vissl_converted("x.", None).content.items()}
+    torch.save({"model_state_dict": state}, tmp_path / "model.torch")
+    file = read_weights(tmp_path / "model.torch")
+    assert file.kind == "torchvision state dict"
+    assert file.source["container"] == "model_state_dict"

@@ -1,0 +1,125 @@
+"""VISSL: checkpoints of its training, and the files of its model zoo that were converted to it.
+
+A training saves `classy_state_dict / base_model / model / {trunk, heads}`, with an average of the
+weights as `ema_model` beside `base_model` where it kept one. Momentum encoders and queues belong to
+the loss: the trunk is the query. Converted files are the trunk in `model_state_dict`, or bare. The
+trunk has torchvision's names under `_feature_blocks.`, in feature extraction under
+`base_model._feature_blocks.`; every width may be multiplied.
+
+A trunk says nothing of its origin: BYOL's ResNet-200 came from haiku and needs `padding=haiku`.
+"""
+
+import re
+from typing import Any
+
+from visrep.errors import UserError
+from visrep.weights.canonical import EncoderFile
+from visrep.weights.names import features
+from visrep.weights.state import Choice, Raw, State, encoder_file, head_of, pick
+from visrep.weights.torch_files import Tree
+
+NAME = "VISSL"
+_TRUNK = re.compile(r"trunk\.(?:base_model\.)?_feature_blocks\.")
+_HEAD = re.compile(r"heads\.(\d+)\.(?:clf|projection_head)\.(\d+)\.(\w+)")
+_PARTS = ("shard_list", "slice_list", "shard")
+_MODELS = {"raw": "base_model", "ema": "ema_model"}
+
+
+def recognise(tree: Tree) -> bool:
+    value = tree.value
+    if not isinstance(value, dict):
+        return False
+    if "classy_state_dict" in value or _type(value) in _PARTS:
+        return True
+    return any(_TRUNK.match(name) for name in _flat(value.get("model_state_dict", value)))
+
+
+def read(tree: Tree, choice: Choice) -> EncoderFile:
+    """Raises UserError when the checkpoint is spread over files, or its trunk is no ResNet."""
+    if _type(tree.value) in _PARTS:
+        raise UserError(
+            f"{tree.path} is one part of a VISSL checkpoint in several files: make one file of "
+            "them with VISSL's convert_sharded_checkpoint.py"
+        )
+    nets = _nets(tree)
+    if not nets:
+        raise UserError(f"{tree.path} looks like VISSL, but has no trunk; give a file of its model")
+    encoder, tensors, others = pick(nets, choice)
+    state = State(tree, tensors)
+    prefixes = {match[0] for name in tensors if (match := _TRUNK.match(name))}
+    if len(prefixes) != 1 or f"{(prefix := prefixes.pop())}conv1.weight" not in tensors:
+        raise UserError(
+            f"{tree.path}: its VISSL trunk is no ResNet: it has no _feature_blocks.conv1"
+        )
+    backbone = state.take(prefix)
+    head = _head(state, features(backbone))
+    state.drop("prototypes", r"heads\.\d+\.prototypes\d+\.")
+    state.drop("linear probes and other heads", r"heads\.")
+    return encoder_file(
+        state,
+        backbone,
+        choice=choice,
+        head=head,
+        source={"format": NAME},
+        encoder=encoder if others else "",
+        alternatives=others,
+    )
+
+
+def _type(value: dict[Any, Any]) -> str:
+    kind = value.get("type")
+    return kind if isinstance(kind, str) else ""
+
+
+def _nets(tree: Tree) -> dict[str, Raw]:
+    """Encoder -> its tensors under `trunk.` and `heads.`."""
+    value = tree.value
+    if "classy_state_dict" not in value:
+        return {"": _flat(value.get("model_state_dict", value))}
+    nets = {}
+    for encoder, key in _MODELS.items():
+        model = value["classy_state_dict"]
+        for name in (key, "model"):
+            model = model.get(name) if isinstance(model, dict) else None
+        if isinstance(model, dict) and isinstance(model.get("trunk"), dict):
+            heads = model.get("heads")
+            nets[encoder] = {f"trunk.{name}": t for name, t in model["trunk"].items()}
+            nets[encoder] |= {
+                f"heads.{name}": t for name, t in (heads if isinstance(heads, dict) else {}).items()
+            }
+    return nets
+
+
+def _flat(state: object) -> Raw:
+    """A converted state dict, its trunk under `trunk.` whether it was so or not."""
+    named = (
+        {k: t for k, t in state.items() if isinstance(k, str)} if isinstance(state, dict) else {}
+    )
+    return {k if k.startswith(("trunk.", "heads.")) else f"trunk.{k}": t for k, t in named.items()}
+
+
+def _head(state: State, width: int) -> tuple[list[dict[str, Any]], Raw] | None:
+    """The projection head, whose layers may be spread over heads that follow one another.
+
+    Heads beside one another, as of linear probes of several layers, do not fit end to end: they are
+    left where they are. Every head but the last ends in a ReLU.
+
+    Args:
+        width: of the features.
+    """
+    places = {}
+    for name in state.left:
+        match = _HEAD.fullmatch(name)
+        if match:
+            places[name] = (int(match[1]), int(match[2]), match[3])
+    if not places or any(".channel_bn." in name for name in state.left):
+        return None
+    order = sorted({place[:2] for place in places.values()})
+    ours = {name: f"{order.index(place[:2])}.{place[2]}" for name, place in places.items()}
+    for name in sorted(places, key=places.__getitem__):
+        shape = state.left[name].shape
+        if len(shape) == 2:
+            if shape[1] != width:
+                return None
+            width = shape[0]
+    return head_of(state.take("", ours.get))

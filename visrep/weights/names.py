@@ -1,0 +1,57 @@
+"""What several formats do to the names of a state dict before they are ours."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
+
+
+def without_wrappers(tensors: Mapping[Any, Any]) -> tuple[dict[Any, Any], str]:
+    """The tensors without the prefixes that wrappers put before every name, and these."""
+    state, prefix = dict(tensors), ""
+    while state:
+        for wrapper in WRAPPERS:
+            if all(isinstance(name, str) and name.startswith(wrapper) for name in state):
+                state = {name.removeprefix(wrapper): tensor for name, tensor in state.items()}
+                prefix += wrapper
+                break
+        else:
+            break
+    return state, prefix
+
+
+def shortcut_names(tensors: Mapping[str, Any], prefix: str = "") -> Callable[[str], str]:
+    """A renaming of shortcuts whose first module is a pool without tensors, as ResNet-D has them.
+
+    In those the convolution is `downsample.1` and its norm `downsample.2`; in ours they are 0 and
+    1 whatever is before them. `tensors` are all those under `prefix`, which the names given to the
+    renaming do not have.
+    """
+    pooled = {
+        name.removeprefix(prefix).removesuffix("2.weight")
+        for name in tensors
+        if name.startswith(prefix) and name.endswith(".downsample.2.weight")
+    }
+
+    def rename(name: str) -> str:
+        start, found, end = name.partition("downsample.")
+        if start + found not in pooled:
+            return name
+        index, _, kind = end.partition(".")
+        return f"{start}{found}{int(index) - 1}.{kind}" if index in ("1", "2") else name
+
+    return rename
+
+
+def shortcut_kind(tensors: Mapping[str, Any]) -> str:
+    """`shortcut` of a net with these names: ResNet-D's pool moves the norm to place 2."""
+    pooled = any(name.endswith(".downsample.2.weight") for name in tensors)
+    return "avg_down" if pooled else "conv"
+
+
+def features(backbone: Mapping[str, Any]) -> int:
+    """Width of the features of a net under our names, as the last norm of layer4.0 has it; or 0."""
+    for name in ("layer4.0.bn3.bias", "layer4.0.bn2.bias"):
+        if name in backbone:
+            return int(backbone[name].shape[0])
+    return 0
