@@ -16,7 +16,7 @@ from visrep.paths import config_dir, import_entry
 COMMANDS = {
     "demo": ("visrep.tools.demo", "run the whole chain on built-in data and write report.html"),
     "pretrain": ("pretrain.train", "learn an encoder from unlabelled images"),
-    "convert": ("visrep.convert", "any checkpoint to visrep, Detectron2, torchvision or timm, verified"),
+    "convert": ("visrep.convert", "any checkpoint to visrep, Detectron2, torchvision, timm"),
     "knn": ("transfer.knn", "k nearest neighbours on frozen features"),
     "linear": ("transfer.linear_probe", "linear classifier on frozen features"),
     "svm": ("transfer.svm", "linear SVM on frozen features, single-label or VOC07"),
