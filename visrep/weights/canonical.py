@@ -259,7 +259,8 @@ def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
 def require_finite(file: EncoderFile, path: str | Path) -> None:
     """Raises UserError when a tensor holds NaN or infinity."""
     for name, tensor in file.tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
+        # NaN is its own extreme, so the two say it of all; isfinite(tensor) would make copies.
+        if tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all():
             raise UserError(
                 f"{path}: {name} holds NaN or infinity, so the training that made it has diverged; "
                 "take an earlier checkpoint"

@@ -5,6 +5,7 @@ reads it passes such records around and reads the encoder's tensors one by one.
 """
 
 import math
+import mmap
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,6 +74,18 @@ def as_type(data: Tensor, dtype: torch.dtype, *, big_endian: bool) -> Tensor:
     return data.view(dtype)
 
 
+def _memory(size: int) -> Tensor:
+    """`size` bytes; many of them are a mapping of their own, which is gone when it is freed.
+
+    C's allocator keeps freed blocks of up to 32 MiB, and between the tensors of an encoder that
+    come to stay they add up to a third of it.
+    """
+    if size < 1 << 18:
+        return torch.empty(size, dtype=torch.uint8)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=torch.uint8)
+
+
 @dataclass(frozen=True)
 class Span:
     """Bytes of a file, from `begin` on; `read` returns them as a tensor of uint8.
@@ -91,7 +104,7 @@ class Span:
         size = self.size - begin if size is None else size
         if begin < 0 or size < 0 or begin + size > self.size:
             raise ValueError("it reaches beyond its place in the file")
-        data = torch.empty(size, dtype=torch.uint8)
+        data = _memory(size)
         with open(self.path, "rb", buffering=0) as stream:
             stream.seek(self.begin + begin)
             view, done = data.numpy().data, 0
