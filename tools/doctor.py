@@ -53,6 +53,7 @@ REQUIRED = (
     Part(name="fvcore", module="fvcore.common.param_scheduler", least="0.1.5"),
     Part(name="iopath", module="iopath"),
     Part(name="safetensors", module="safetensors.torch", least="0.5"),
+    Part(name="google-crc32c", module="google_crc32c", least="1.5"),
     Part(name="scikit-learn", module="sklearn.datasets", least="1.4"),
     Part(name="Pillow", module="PIL.Image"),
     Part(name="pycocotools", module="pycocotools.mask", least="2.0.8"),
