@@ -16,6 +16,7 @@ from visrep.errors import UserError
 from visrep.weights.architecture import infer
 from visrep.weights.canonical import COUNTER, EncoderFile, mismatch
 from visrep.weights.names import without_wrappers
+from visrep.weights.stored import Stored
 from visrep.weights.tree import AGAIN, OnDemand, Tree, check_tensor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -119,6 +120,8 @@ class State:
             ours = rename(inner) if rename else inner
             if ours is None:
                 continue
+            if not isinstance(self.left[name], Stored):
+                raise UserError(f"{self.tree.path}: {name} is no dense tensor; {AGAIN}")
             if ours in taken:
                 raise UserError(f"{self.tree.path}: {name} is there twice, as two names of {ours}")
             taken[ours] = self.left.pop(name)

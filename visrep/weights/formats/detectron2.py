@@ -12,6 +12,7 @@ origin in files under Detectron2's names too. Channels stay as stored: their ord
 """
 
 import re
+from typing import Any
 
 import torch
 
@@ -20,8 +21,7 @@ from visrep.errors import UserError
 from visrep.weights import detectron2 as written
 from visrep.weights.canonical import EncoderFile
 from visrep.weights.state import Choice, Raw, State, encoder_file
-from visrep.weights.stored import Stored
-from visrep.weights.torch_files import Tree, check_tensor, float_tensor
+from visrep.weights.torch_files import Tree, float_tensor
 
 NAME = "Detectron2"
 EPS = 1e-5  # of a batch norm
@@ -76,7 +76,7 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
         backbone |= state.take("roi_heads.", _ours)
     if prefix or caffe2:
         state.drop("layers of the detector", r"(?!stem\.|res[2-5]\.)")
-    of_caffe2 = _unfold(tree, backbone) or caffe2 or _is_folded(tree, backbone)
+    of_caffe2 = _unfold(backbone) or caffe2 or _is_folded(tree, backbone)
     grouped = _grouped(backbone)
     return encoder_file(
         state,
@@ -134,7 +134,7 @@ def _ours(name: str) -> str | None:
     return f"{place}{_PARTS[match[3]]}.{match[4]}"
 
 
-def _unfold(tree: Tree, backbone: Raw) -> bool:
+def _unfold(backbone: Raw) -> bool:
     """Give scales and offsets without statistics those that change nothing: 0 and 1 - eps."""
     bare = [
         name.removesuffix("bias")
@@ -142,13 +142,13 @@ def _unfold(tree: Tree, backbone: Raw) -> bool:
         if name.endswith(".bias") and name.replace(".bias", ".running_mean") not in backbone
     ]
     for norm in bare:
-        bias = check_tensor(tree, f"{norm}bias", backbone[f"{norm}bias"])
+        bias = backbone[f"{norm}bias"]
         backbone[f"{norm}running_mean"] = _filled(bias, 0.0)
         backbone[f"{norm}running_var"] = _filled(bias, 1 - EPS)
     return bool(bare)
 
 
-def _filled(like: Stored, value: float) -> Stored:
+def _filled(like: Any, value: float) -> Any:
     return like.then(lambda t: torch.full_like(t, value))
 
 
