@@ -153,10 +153,10 @@ def rearrange(content: Any, rng: random.Random) -> Any:
         elif kind == 1:
             held[_renamed(name, rng)] = held.pop(name)
         elif kind == 2:
-            held[_renamed(name, rng)] = item
+            held[_renamed(name, rng)] = _copied(item)
         elif kind == 3:
             other, key = rng.choice(places)
-            held[name] = other.get(key)
+            held[name] = _copied(other.get(key))
         elif kind == 4 and isinstance(item, torch.Tensor):
             row = item[None] if item.dim() == 0 else item
             held[name] = rng.choice((row[:0], row[None], row.flatten(), row[:-1], row.sum()))
