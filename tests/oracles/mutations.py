@@ -6,57 +6,79 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
-from tests.oracles.checkpoints import tf
-from tests.oracles.encoders import encoder_file, net
+from tests.oracles.checkpoints import frameworks, selfsup, tf
+from tests.oracles.encoders import encoder_file
 from visrep.errors import UserError
 from visrep.weights import EncoderFile, read_weights, write_encoder
 from visrep.weights import detectron2 as d2
 from visrep.weights.canonical import fingerprint, mismatch, require_finite
 from visrep.weights.pickle_files import write_pickle
+from visrep.weights.pickle_records import Global, Inert
 from visrep.weights.torch_files import read_tree, tensors_in
 
 LIMIT = 10.0  # seconds of processor time for one file
-
-
-def _state() -> dict[str, torch.Tensor]:
-    return net(width=1 / 32, stem="imagenet").state_dict()
-
-
-def _torch(path: Path, *, zipped: bool) -> None:
-    content = {
-        "state_dict": {f"module.{name}": tensor for name, tensor in _state().items()},
-        "epoch": 3,
-        "optimizer": {"state": {0: {"step": 1, "momentum": torch.ones(3)}}, "lr": [0.1, None]},
-    }
-    torch.save(content, path, _use_new_zipfile_serialization=zipped)
 
 
 def _detectron2(path: Path) -> None:
     d2.write_pkl(path, encoder_file(path.with_name("encoder.safetensors"), width=1 / 32))
 
 
-# Name -> what writes such a file. A bundle is two files; the first one is changed.
+def _bundle(path: Path, suffix: str) -> Path:
+    tf.CASES["simclr v1"](path)
+    return path.with_name(path.name + suffix)
+
+
+CASES: dict[str, Callable[[], Any]] = {**selfsup.CASES, **frameworks.CASES}
+
+
+def _case(name: str) -> Callable[[Path], object]:
+    return lambda path: CASES[name]().save(path)
+
+
+# Name -> what writes such a file, or several files and returns the one that is changed.
+# All of visrep.weights.formats.FORMATS are here, and every container that they come in.
 FILES: dict[str, Callable[[Path], object]] = {
     "visrep": lambda path: encoder_file(path, width=1 / 32),
-    "safetensors": lambda path: save_file(_state(), path, metadata={"format": "pt"}),
-    "torch": lambda path: _torch(path, zipped=True),
-    "torch before 1.6": lambda path: _torch(path, zipped=False),
-    "detectron2": _detectron2,
-    "byol": lambda path: path.write_bytes(tf.byol_net().pickled()),
-    "bundle's index": lambda path: tf.write_bundle(
-        path.with_suffix(""), tf.simclr_net(head=0).values
-    ),
-    "bundle's data": lambda path: tf.write_bundle(
-        path.with_name(path.name.partition(".data")[0]), tf.simclr_net(head=0).values
-    ),
+    "detectron2 of ours": _detectron2,
+    "simclr's index": lambda path: _bundle(path, ".index"),
+    "simclr's data": lambda path: _bundle(path, ".data-00000-of-00001"),
+    **{name: tf.CASES[name] for name in ("simclrv2-pytorch, sk", "byol", "byol, linear")},
+    **{
+        name: _case(name)
+        for name in (
+            "MoCo v1",
+            "SimSiam",
+            "SwAV, training",
+            "Barlow Twins",
+            "NPID, CIFAR-10",
+            "lightly, command line's MoCo",
+            "lightly-train, SimCLR on an embedding",
+            "lightly-train, wrapped model of timm",
+            "solo-learn, momentum",
+            "torchvision: linear evaluation",
+            "torchvision: linear evaluation before 1.6",
+            "timm: resnet18d",
+            "Hugging Face: basic",
+            "VISSL: converted",
+            "mmpretrain: CIFAR",
+            "Detectron2: arrays",
+            "Caffe2: a detector",
+        )
+    },
 }
-READERS = {"detectron2": d2.read_pkl}
-NAMES = {"bundle's index": "model.ckpt.index", "bundle's data": "model.ckpt.data-00000-of-00001"}
+READERS = {"detectron2 of ours": d2.read_pkl}
+
+
+def write(kind: str, folder: Path) -> Path:
+    """Write the files of FILES[kind] into `folder`; the one to be changed."""
+    path = folder / "model"
+    changed = FILES[kind](path)
+    return changed if isinstance(changed, Path) else path
 
 
 def everything() -> dict[str, bytes]:
@@ -119,12 +141,68 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+def rearrange(content: Any, rng: random.Random) -> Any:
+    """`content`, nested dicts, with one to three items renamed, taken away, doubled or replaced."""
+    changed = _copied(content)
+    for _ in range(rng.randint(1, 3)):
+        places = list(_places(changed))
+        held, name = rng.choice(places)
+        item, kind = held[name], rng.randrange(8)
+        if kind == 0:
+            del held[name]
+        elif kind == 1:
+            held[_renamed(name, rng)] = held.pop(name)
+        elif kind == 2:
+            held[_renamed(name, rng)] = _copied(item)
+        elif kind == 3:
+            other, key = rng.choice(places)
+            held[name] = _copied(other.get(key))
+        elif kind == 4 and isinstance(item, torch.Tensor):
+            row = item[None] if item.dim() == 0 else item
+            held[name] = rng.choice((row[:0], row[None], row.flatten(), row[:-1], row.sum()))
+        elif kind == 5 and isinstance(item, torch.Tensor):
+            held[name] = item.to(rng.choice((torch.int64, torch.bool, torch.half, torch.cfloat)))
+        elif kind == 6 and isinstance(item, torch.Tensor):
+            held[name] = item * float("nan")
+        else:
+            values = (None, 1, -1.5, "text", b"\xff", [], [0], {}, {1: 2}, (1, "x"), Inert("a.B"))
+            held[name] = rng.choice((*values, Inert("a.B", (item,), {"x": item}), Global("os.x")))
+    return changed
+
+
+def _copied(content: Any) -> Any:
+    """Nested dicts are copied, what they hold is not."""
+    if isinstance(content, dict):
+        return {name: _copied(item) for name, item in content.items()}
+    return content
+
+
+def _places(content: Any) -> Iterator[tuple[dict[Any, Any], Any]]:
+    """(dict, key) of every item of nested dicts."""
+    if isinstance(content, dict):
+        for name, item in content.items():
+            yield content, name
+            yield from _places(item)
+
+
+def _renamed(name: object, rng: random.Random) -> object:
+    """`name` with one of its parts replaced by another word that names have."""
+    words = ("0", "1", "7", "01", "\u0663", "", "weight", "conv1", "bn", "layer1", "module", "fc")
+    parts = str(name).split(".")
+    parts[rng.randrange(len(parts))] = rng.choice(words)
+    return rng.choice((".".join(parts), ".".join(parts), ".".join(parts), 3, None, ("a", 1)))
+
+
+class Late(BaseException):
+    """A body is too slow; no Exception, which readers turn into an error of the file."""
+
+
 @contextlib.contextmanager
 def in_time(seconds: float = LIMIT) -> Iterator[None]:
-    """Raises TimeoutError once the body has used that much of the processor."""
+    """Raises Late once the body has used that much of the processor."""
 
     def late(*_: object) -> None:
-        raise TimeoutError(f"it takes more than {seconds} s")
+        raise Late(f"it takes more than {seconds} s")
 
     before = signal.signal(signal.SIGVTALRM, late)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,13 +22,15 @@ class Held(Stored):
 
 
 def tree(value: object, *, size: int = 1 << 40, **metadata: str) -> Tree:
-    """`value` as if it had been read from model.pth: records in place of its tensors."""
+    """`value` as if it had been read from model.pth: records in place of its tensors and arrays."""
     return Tree(Path("model.pth"), "torch (zip)", _held(value), size, metadata)
 
 
 def _held(value: Any) -> Any:
     if isinstance(value, Tensor):
         return Held(value)
+    if isinstance(value, np.ndarray):
+        return Held(torch.from_numpy(value))
     if isinstance(value, dict):
         return {name: _held(item) for name, item in value.items()}
     return [_held(item) for item in value] if isinstance(value, list) else value

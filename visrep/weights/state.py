@@ -16,7 +16,8 @@ from visrep.errors import UserError
 from visrep.weights.architecture import infer
 from visrep.weights.canonical import COUNTER, EncoderFile, mismatch
 from visrep.weights.names import without_wrappers
-from visrep.weights.tree import OnDemand, Tree, check_tensor
+from visrep.weights.stored import Stored
+from visrep.weights.tree import AGAIN, OnDemand, Tree, check_tensor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COUNTERS = "counters of batches"
@@ -96,10 +97,17 @@ class State:
     Args:
         tree: the file, for messages.
         tensors: name -> tensor as the file holds it (`.shape`, `.dtype`).
+
+    Raises:
+        UserError: a name is no text.
     """
 
     def __init__(self, tree: Tree, tensors: Mapping[str, Any]) -> None:
         self.tree = tree
+        for name in tensors:
+            if not isinstance(name, str):
+                kind = type(name).__name__
+                raise UserError(f"{tree.path}: it has a name that is no text but {kind}; {AGAIN}")
         self.left = {name: t for name, t in tensors.items() if not name.endswith(COUNTER)}
         self.dropped: dict[str, int] = {}
         self.count(COUNTERS, len(tensors) - len(self.left))
@@ -112,6 +120,8 @@ class State:
             ours = rename(inner) if rename else inner
             if ours is None:
                 continue
+            if not isinstance(self.left[name], Stored):
+                raise UserError(f"{self.tree.path}: {name} is no dense tensor; {AGAIN}")
             if ours in taken:
                 raise UserError(f"{self.tree.path}: {name} is there twice, as two names of {ours}")
             taken[ours] = self.left.pop(name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +41,10 @@ class Case:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     note: str = ""
     beside: int = 0
+
+    def save(self, path: Path) -> None:
+        """Write the file."""
+        torch.save(self.content, path)
 
     @property
     def state(self) -> dict[str, Tensor]:

@@ -5,12 +5,15 @@ the formats do; where a library is installed, its own class is asked in the form
 """
 
 import argparse
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.oracles.encoders import net, stir
@@ -40,6 +43,16 @@ class Case:
     dropped: Mapping[str, int] = field(default_factory=dict)
     preprocess: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+
+    def save(self, path: Path) -> None:
+        """Write the file."""
+        if self.container == "safetensors":
+            save_file(self.content, path, metadata={"format": "pt"})
+        elif self.container == "pickle":
+            path.write_bytes(pickle.dumps(self.content, protocol=2))
+        else:
+            zipped = self.container == "torch"
+            torch.save(self.content, path, _use_new_zipfile_serialization=zipped)
 
 
 def narrow(seed: int = 0, **spec: Any) -> ResNet:

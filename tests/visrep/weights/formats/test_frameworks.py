@@ -1,14 +1,11 @@
 """Every checkpoint of the libraries: told by one format, with the right net and nothing lost."""
 
-import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from tests.oracles.checkpoints.frameworks import CASES, Case
+from tests.oracles.checkpoints.frameworks import CASES
 from visrep.errors import UserError
 from visrep.nn.heads import MLP
 from visrep.weights import read_weights
@@ -29,16 +26,6 @@ SEVERAL = (
 )
 
 
-def save(case: Case, path: Path) -> None:
-    if case.container == "safetensors":
-        save_file(case.content, path, metadata={"format": "pt"})
-    elif case.container == "pickle":
-        path.write_bytes(pickle.dumps(case.content, protocol=2))
-    else:
-        zipped = case.container == "torch"
-        torch.save(case.content, path, _use_new_zipfile_serialization=zipped)
-
-
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
     """name -> (file, case), saved once each."""
@@ -47,7 +34,7 @@ def cases(tmp_path_factory):
     def case(name: str):
         if name not in made:
             made[name] = (folder / f"{len(made)}", CASES[name]())
-            save(made[name][1], made[name][0])
+            made[name][1].save(made[name][0])
         return made[name]
 
     return case
@@ -131,7 +118,7 @@ def test_a_tensor_more_or_less_is_an_error(tmp_path, name):
         ({**case.content, f"{prefix}stranger.weight": torch.ones(2)}, r"stranger\.weight"),
         ({k: t for k, t in case.content.items() if k != last}, "it lacks "),
     ):
-        save(replace(case, content=change), tmp_path / "changed")
+        replace(case, content=change).save(tmp_path / "changed")
         with pytest.raises(UserError, match=message) as caught:
             read_weights(tmp_path / "changed")
         assert "\n" not in str(caught.value)

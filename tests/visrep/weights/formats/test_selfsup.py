@@ -23,7 +23,7 @@ def cases(tmp_path_factory):
     def case(name: str):
         if name not in made:
             made[name] = (folder / f"{len(made)}", CASES[name]())
-            torch.save(made[name][1].content, made[name][0])
+            made[name][1].save(made[name][0])
         return made[name]
 
     return case
