@@ -89,6 +89,8 @@ def starting_point(
     """
     if init not in ("pretrained", "random"):
         raise ConfigError(f"init={init}: choose pretrained or random")
+    if file.head is None and selector != 0:
+        raise ConfigError(f"selector={selector}: the file holds no projection head; add selector=0")
     depth = 0 if file.head is None else len(file.head["layers"])
     if not 0 <= selector <= depth:
         raise ConfigError(

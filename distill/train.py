@@ -110,9 +110,9 @@ def main(cfg: DictConfig) -> None:
     )
     outputs = teacher.fc.out_features
     known = getattr(teacher, "classes", None) or names
-    if names is not None and list(known) != list(names):
+    if names is not None and (outputs != len(names) or list(known) != list(names)):
         raise ConfigError(
-            f"the teacher's {len(known)} classes are not the {len(names)} of {train.name}: "
+            f"the teacher's {outputs} classes are not the {len(names)} of {train.name}: "
             "finetune it on this data, or choose the data it was finetuned on"
         )
     student = Classifier(

@@ -97,8 +97,9 @@ def verify_all(pkl: str | Path, file: EncoderFile, configs: Sequence[Path]) -> l
     Raises:
         CheckFailed: see `verify`.
     """
-    import detectron2
-
+    images = torch.randn(2, 3, 64, 96, generator=generator("detectron2 check"))
+    with torch.inference_mode():  # before there is a model: memory holds one net at a time
+        ours = dict(zip(FEATURES, encoder_of(file).feature_maps(images), strict=True))
     reports: dict[str, Report] = {}
     for config in configs:
         cfg = _read(config)
@@ -107,18 +108,23 @@ def verify_all(pkl: str | Path, file: EncoderFile, configs: Sequence[Path]) -> l
         net = str((cfg.MODEL.BACKBONE, cfg.MODEL.RESNETS, cfg.MODEL.VISREP, parts))
         if net in reports:
             continue
-        model = _build(cfg, config)
-        head = _head(model)
-        places = _load(model, pkl, head)
-        reports[net] = Report(
-            version=detectron2.__version__,
-            backbone=type(_trunk(model)).__name__,
-            head=head,
-            tensors=len(places),
-            in_head=sum(place.startswith("roi_heads.") for place in places),
-            differences=_compare(model, head, file, pkl),
-        )
+        reports[net] = _verify_in(_build(cfg, config), pkl, images, ours)
     return list(reports.values())
+
+
+def _verify_in(model: Any, pkl: str | Path, images: Tensor, ours: dict[str, Tensor]) -> Report:
+    import detectron2
+
+    head = _head(model)
+    places = _load(model, pkl, head)
+    return Report(
+        version=detectron2.__version__,
+        backbone=type(_trunk(model)).__name__,
+        head=head,
+        tensors=len(places),
+        in_head=sum(place.startswith("roi_heads.") for place in places),
+        differences=_compare(model, head, pkl, images, ours),
+    )
 
 
 def _read(config: Path) -> Any:
@@ -210,8 +216,9 @@ def _check_input(cfg: Any, file: EncoderFile, config: Path) -> None:
         raise CheckFailed(f"{config}: its pixels are not those that the encoder was trained on")
 
 
-def _compare(model: Any, head: str, file: EncoderFile, pkl: str | Path) -> dict[str, float]:
-    images = torch.randn(2, 3, 64, 96, generator=generator("detectron2 check"))
+def _compare(
+    model: Any, head: str, pkl: str | Path, images: Tensor, ours: dict[str, Tensor]
+) -> dict[str, float]:
     with torch.inference_mode():
         theirs = dict(_trunk(model)(images))
         if head == "c4":
@@ -219,9 +226,8 @@ def _compare(model: Any, head: str, file: EncoderFile, pkl: str | Path) -> dict[
                 block for name, block in model.roi_heads.res5.named_children() if name != "norm"
             ]
             theirs["res5"] = nn.Sequential(*blocks)(theirs["res4"])
-        ours = encoder_of(file).feature_maps(images)
     differences = {}
-    for name, own in zip(FEATURES, ours, strict=True):
+    for name, own in ours.items():
         if name == "res5" and head == "plain":  # dilated
             continue
         if theirs[name].shape != own.shape:

@@ -2,34 +2,33 @@
 
 What is written is read back and compared before it gets its name: every tensor is accounted for,
 the way back is exact to the bit, and where the target's own code is installed it runs the weights.
-A check that fails leaves no file.
+A check that fails leaves no file. Tensors are read one at a time, each time that
+they are needed: memory holds an encoder once at most, and twice inside Detectron2.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
 from transfer import d2_tasks, d2_verify
-from visrep.errors import CheckFailed, ConfigError, UserError
+from visrep.convert_checks import checking, require_equal, run_in_own_class
+from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path, write_bytes
-from visrep.seeds import generator
 from visrep.weights import EncoderFile, read_weights
 from visrep.weights import detectron2 as d2
 from visrep.weights.canonical import dump_encoder
 from visrep.weights.formats import timm, torchvision, visrep_encoder
-from visrep.weights.reading import encoder_of
 from visrep.weights.state import INPUTS, Choice, imagenet_preprocess
-from visrep.weights.torch_files import float_tensor, read_tree
+from visrep.weights.tree import renamed, shapes_in
 
 TARGETS = ("visrep", "detectron2", "torchvision", "timm")
-TOLERANCE = 1e-5
 
 
 def main(cfg: DictConfig) -> None:
@@ -61,7 +60,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.input is not None and cfg.input not in INPUTS:
         raise ConfigError(f"input={cfg.input}: choose one of {', '.join(INPUTS)}")
     asked = ("encoder", "stem", "padding", "input", "classifier", "origin")
-    choice = Choice(**{key: cfg[key] for key in asked})
+    choice = Choice(**{key: cfg[key] for key in asked}, on_demand=True)
     file = with_head(read_weights(cfg.weights, choice), cfg.head)
     lines = [f"read      {cfg.weights}: {_summary(file)}"]
     lines += [f"note      {file.source['note']}"] if "note" in file.source else []
@@ -92,12 +91,12 @@ def with_head(file: EncoderFile, head: object) -> EncoderFile:
         raise ConfigError(
             f"head={head}: choose full, none, or 0 to {len(layers)} of the {len(layers)} layers"
         )
-    if keep < len(layers) and file.part("fc"):
+    if keep < len(layers) and file.names("fc"):
         raise ConfigError(f"head={head}: the classifier sits on the whole head; use head=full")
     starts = tuple(f"head.layers.{i}." for i in range(keep, len(layers)))
     return replace(
         file,
-        tensors={name: t for name, t in file.tensors.items() if not name.startswith(starts)},
+        tensors=_only(file, [name for name in file.tensors if not name.startswith(starts)]),
         head={**file.head, "layers": layers[:keep]} if file.head and keep else None,
         sha256="",
     )
@@ -108,9 +107,9 @@ def to_visrep(file: EncoderFile, out: Path) -> list[str]:
     with _all_or_none([out]) as (temporary,):
         with _writing(out):
             dump_encoder(temporary, file)
-        with _checking({temporary: out}):
+        with checking({temporary: out}):
             back = read_weights(temporary, Choice(on_demand=True))
-            _require_equal(back.tensors, file.tensors, out)
+            require_equal(back.tensors, file.tensors, out)
     return [
         f"wrote     {out} ({_size(out)})",
         f"verified  {len(file.tensors)} of {len(file.tensors)} tensors accounted for, read back "
@@ -128,9 +127,9 @@ def to_state_dict(file: EncoderFile, out: Path, target: ModuleType) -> list[str]
     with _all_or_none([out]) as (temporary,):
         with _writing(out):
             target.dump(temporary, file)
-        with _checking({temporary: out}):
-            _require_equal(target.inverse(temporary).tensors, kept, out)
-            checked = _run_in_own_class(file, temporary, out, target)
+        with checking({temporary: out}):
+            require_equal(target.inverse(temporary).tensors, kept, out)
+            checked = run_in_own_class(file, temporary, out, target)
     lines = [f"left out  {left_out}"] if left_out else []
     lines += [f"wrote     {out} ({_size(out)})", _accounted(file, kept), f"          {checked}"]
     if file.preprocess != imagenet_preprocess().to_dict():
@@ -168,8 +167,8 @@ def to_detectron2(
                 path.write_text(text, encoding="utf-8")
         with _writing(out):
             d2.dump_pkl(temporary, changed)
-        with _checking({temporary: out, **dict(zip(configs, texts, strict=True))}):
-            _require_equal(d2.read_pkl(temporary).tensors, kept, out)
+        with checking({temporary: out, **dict(zip(configs, texts, strict=True))}):
+            require_equal(d2.read_pkl(temporary).tensors, kept, out)
             checked = _run_in_detectron2(changed, temporary, configs)
     config, *others = texts
     lines = [f"left out  {left_out}"] if left_out else []
@@ -222,18 +221,6 @@ def _all_or_none(paths: list[Path]) -> Iterator[list[Path]]:
 
 
 @contextlib.contextmanager
-def _checking(names: Mapping[Path, Path]) -> Iterator[None]:
-    """What goes wrong here is a failed check; `names`: temporary -> what the user knows it by."""
-    try:
-        yield
-    except UserError as error:
-        text = str(error)
-        for temporary, name in names.items():
-            text = text.replace(str(temporary), str(name))
-        raise CheckFailed(text) from error
-
-
-@contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Name the file that cannot be written by the name that the user knows."""
     try:
@@ -245,20 +232,6 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _require_equal(
-    read_back: Mapping[str, Tensor], written: Mapping[str, Tensor], out: Path
-) -> None:
-    lost = sorted(set(written) - set(read_back))
-    strange = sorted(set(read_back) - set(written))
-    if lost or strange:
-        which = f"{lost[0]} is lost" if lost else f"{strange[0]} has appeared"
-        raise CheckFailed(f"{out}: read back, {len(lost) + len(strange)} tensors differ: {which}")
-    for name, tensor in written.items():
-        again = read_back[name]  # one at a time: it may be read on demand
-        if again.dtype != tensor.dtype or not torch.equal(again, tensor):
-            raise CheckFailed(f"{out}: {name} is not the same when it is read back")
-
-
 def _run_in_detectron2(file: EncoderFile, pkl: Path, configs: list[Path]) -> list[str]:
     problem = d2_verify.unavailable()
     if problem:
@@ -266,35 +239,16 @@ def _run_in_detectron2(file: EncoderFile, pkl: Path, configs: list[Path]) -> lis
     return [f"in {report}" for report in d2_verify.verify_all(pkl, file, configs)]
 
 
-def _run_in_own_class(file: EncoderFile, written: Path, out: Path, target: ModuleType) -> str:
-    with torch.random.fork_rng(devices=[]):
-        own = target.own_class(file)
-    if isinstance(own, str):
-        return own
-    name, net = own
-    tree = read_tree(written)
-    state = {k: float_tensor(tree, k, t) for k, t in tree.value.items() if k[:3] != "fc."}
-    net.load_state_dict(state)
-    images = torch.randn(2, 3, 64, 64, generator=generator("check in the target's class"))
-    with torch.inference_mode():
-        expected = encoder_of(file)(images)
-        given = net.eval()(images)
-    difference = float((given - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
-    if not difference <= TOLERANCE:
-        raise CheckFailed(
-            f"{out}: the features of {name} differ by {difference:.2g} of the largest, the limit "
-            f"is {TOLERANCE:.0e}"
-        )
-    advice = "" if file.part("fc") else f"; it has no classifier, so {target.WITHOUT_FC}"
-    return f"in {name}: features differ by at most {difference:.1g}{advice}"
+def _only(file: EncoderFile, names: Iterable[str]) -> Mapping[str, Tensor]:
+    return renamed(file.tensors, {name: name for name in names})
 
 
-def _without(file: EncoderFile, prefixes: tuple[str, ...]) -> tuple[dict[str, Tensor], str]:
+def _without(file: EncoderFile, prefixes: tuple[str, ...]) -> tuple[Mapping[str, Tensor], str]:
     """The tensors that the target holds, and what it leaves out in words."""
     starts = tuple(f"{prefix}." for prefix in prefixes)
-    kept = {name: t for name, t in file.tensors.items() if not name.startswith(starts)}
+    kept = _only(file, [name for name in file.tensors if not name.startswith(starts)])
     names = {"head": "projection head", "fc": "classifier"}
-    left = [f"{names[p]} ({len(file.part(p))} tensors)" for p in prefixes if file.part(p)]
+    left = [f"{names[p]} ({len(file.names(p))} tensors)" for p in prefixes if file.names(p)]
     return kept, ", ".join(left)
 
 
@@ -305,8 +259,9 @@ def _accounted(file: EncoderFile, kept: Mapping[str, Any]) -> str:
 
 
 def _summary(file: EncoderFile) -> str:
+    shapes = shapes_in(_only(file, file.names("")))
     numbers = sum(
-        t.numel() for name, t in file.part("").items() if not name.endswith(("_mean", "_var"))
+        math.prod(shape) for name, shape in shapes.items() if not name.endswith(("_mean", "_var"))
     )
     wrappers = [] if file.kind == visrep_encoder.NAME else ["container", "prefix"]
     words = [f"its {file.source[key]!r}" for key in wrappers if key in file.source]
@@ -320,7 +275,7 @@ def _summary(file: EncoderFile) -> str:
         others = f" (it also holds {', '.join(file.alternatives)})" if file.alternatives else ""
         parts.insert(1, f"the {file.encoder} encoder{others}")
     parts += [f"projection head of {len(file.head['layers'])} layers"] if file.head else []
-    parts += [f"classifier of {len(file.tensors['fc.weight'])} classes"] if file.part("fc") else []
+    parts += [f"classifier of {len(file.tensors['fc.weight'])} classes"] if file.names("fc") else []
     parts += [f"dropped {count} {group}" for group, count in file.dropped.items()]
     return ", ".join(parts)
 

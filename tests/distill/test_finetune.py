@@ -71,7 +71,7 @@ def test_selector_beyond_the_head_is_refused(tmp_path: Path, weights: Path) -> N
         starting_point(read_weights(weights), classes=3, selector=4, init="pretrained", seed=0)
     write_encoder(tmp_path / "bare.safetensors", head=False)
     bare = read_weights(tmp_path / "bare.safetensors")
-    with pytest.raises(ConfigError, match="has 0 layers"):
+    with pytest.raises(ConfigError, match="holds no projection head; add selector=0"):
         starting_point(bare, classes=3, selector=1, init="pretrained", seed=0)
     with pytest.raises(ConfigError, match="choose pretrained or random"):
         starting_point(bare, classes=3, selector=0, init="imagenet", seed=0)

@@ -53,6 +53,12 @@ OURS = {
     "r50 avg_down": ({"depth": 50, "width": 0.25, "stem": "d", "shortcut": "avg_down"}, 275, 50),
     "r50 pooled": ({"depth": 50, "width": 0.25, "shortcut": "simclr", "padding": "tf"}, 265, 50),
     "r50 haiku": ({"depth": 50, "width": 0.25, "padding": "haiku"}, 265, 50),
+    "r50 no stem relu": ({"depth": 50, "width": 0.25, "stem_relu": False}, 265, 50),
+    "r18 small no stem relu": (
+        {"depth": 18, "width": 0.25, "stem": "small", "stem_relu": False},
+        100,
+        25,
+    ),
     "r50 d grouped": ({"depth": 50, "width": 0.25, "stem": "d", "groups": 4, "inner": 2}, 275, 50),
 }
 OURS_LARGE = {

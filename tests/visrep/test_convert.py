@@ -174,6 +174,18 @@ def test_the_cifar_stem_is_converted_on_request_as_a_changed_net(tmp_path, capsy
     assert "STEM: small" in (tmp_path / "x.yaml").read_text()
 
 
+@pytest.mark.detectron2
+def test_a_stem_without_relu_stays_so_in_detectron2(tmp_path, capsys):
+    """lightly's own ResNet, whose stem has stride 1 and no ReLU."""
+    path = tmp_path / "encoder.safetensors"
+    encoder_file(path, stem="cifar", stem_relu=False)
+    run(path, tmp_path / "x.pkl", to="detectron2", stem_stride=2)
+    out = capsys.readouterr().out
+    assert "with the cifar stem and no ReLU after the stem" in out
+    assert "(VisrepResNet): 100 of 100 tensors set, res2..res5 differ by at most" in out
+    assert "STEM_RELU: false" in (tmp_path / "x.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("out", "keys", "message"),
     [

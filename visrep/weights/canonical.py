@@ -78,12 +78,16 @@ class EncoderFile:
         if not self.sha256:
             self.sha256 = fingerprint(self.tensors)
 
+    def names(self, prefix: str) -> list[str]:
+        """Of the tensors of `head` or `fc`, or of the backbone for ''."""
+        if not prefix:
+            return [name for name in self.tensors if not name.startswith(("head.", "fc."))]
+        return [name for name in self.tensors if name.startswith(f"{prefix}.")]
+
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors of `head` or `fc` without that prefix; of the backbone for ''."""
-        if not prefix:
-            return {k: v for k, v in self.tensors.items() if not k.startswith(("head.", "fc."))}
-        start = f"{prefix}."
-        return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
+        start = f"{prefix}." if prefix else ""
+        return {name.removeprefix(start): self.tensors[name] for name in self.names(prefix)}
 
 
 class Encoder(ResNet):

@@ -64,7 +64,7 @@ def native(backbone: dict[str, Any]) -> bool:
     """Whether Detectron2's own ResNet holds this net."""
     if backbone["stem"] != "imagenet" or backbone["sk"] or backbone["padding"] != "torch":
         return False
-    if {"shortcut", "project"} & set(backbone) or backbone["depth"] not in DEPTHS:
+    if {"shortcut", "project", "stem_relu"} & set(backbone) or backbone["depth"] not in DEPTHS:
         return False
     if backbone["depth"] in BASIC:  # it fixes the widths of ResNet-18 and ResNet-34
         return build(backbone).channels[0] == 64
@@ -234,6 +234,7 @@ def describe(backbone: dict[str, Any]) -> str:
     extras = ["selective kernels"] if backbone["sk"] else []
     extras += [f"3x3 convolutions {inner:g} times as wide"] if groups == 1 and inner != 1 else []
     extras += [f"the {backbone['stem']} stem"] if backbone["stem"] != "imagenet" else []
+    extras += ["no ReLU after the stem"] if not backbone.get("stem_relu", True) else []
     extras += [f"{backbone['shortcut']} shortcuts"] if "shortcut" in backbone else []
     extras += ["a projection in every stage"] if backbone.get("project") else []
     extras += ["the stride in the 1x1"] if backbone.get("stride_in_1x1") else []

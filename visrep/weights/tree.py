@@ -83,6 +83,13 @@ class OnDemand(Mapping[str, Tensor]):
         return len(self.records)
 
 
+def renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> Mapping[str, Tensor]:
+    """Those of `tensors` that `names` (new name -> name) lists; read on demand if these are."""
+    if isinstance(tensors, OnDemand):
+        return OnDemand(tensors.tree, {new: tensors.records[name] for new, name in names.items()})
+    return {new: tensors[name] for new, name in names.items()}
+
+
 def shapes_in(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Name -> shape; nothing is read."""
     records = tensors.records if isinstance(tensors, OnDemand) else tensors

@@ -15,6 +15,7 @@ from visrep.weights.pickle_records import Inert
 from visrep.weights.safetensors_files import write_safetensors
 from visrep.weights.state import MEAN, STD, Choice, State, encoder_file, pick
 from visrep.weights.torch_files import Tree, read_tree
+from visrep.weights.tree import renamed
 
 NAME = "timm"
 WITHOUT_FC = "create the model with num_classes=0"
@@ -83,7 +84,7 @@ def model_name(spec: dict[str, Any]) -> str | None:
     """What timm calls the net `spec`; None if it has no such net."""
     if spec["sk"] or spec["padding"] != "torch" or spec["width"] != 1:
         return None
-    if spec.get("project") or spec.get("stride_in_1x1"):
+    if {"project", "stride_in_1x1", "stem_relu"} & set(spec):
         return None
     usual = "simclr" if spec["stem"] == "d" else "conv"
     kind = (spec["depth"], spec["stem"], spec.get("shortcut", usual))
@@ -106,12 +107,9 @@ def dump(path: str | Path, file: EncoderFile) -> None:
     if file.head is not None and file.part("fc"):
         raise UserError("timm has no ResNet whose classifier sits on a projection head: to=visrep")
     shifted = file.backbone.get("shortcut") == "avg_down"
-    tensors = {
-        _their_name(name) if shifted else name: tensor
-        for name, tensor in file.tensors.items()
-        if not name.startswith("head.")
-    }
-    write_safetensors(path, tensors, {"format": "pt"})
+    kept = [*file.names(""), *file.names("fc")]
+    names = {_their_name(name) if shifted else name: name for name in kept}
+    write_safetensors(path, renamed(file.tensors, names), {"format": "pt"})
 
 
 def inverse(path: str | Path) -> EncoderFile:

@@ -99,7 +99,8 @@ def dump(path: str | Path, file: EncoderFile) -> None:
         raise UserError(
             "torchvision has no ResNet whose classifier sits on a projection head: use to=visrep"
         )
-    state = OrderedDict((k, t) for k, t in file.tensors.items() if not k.startswith("head."))
+    kept = [*file.names(""), *file.names("fc")]
+    state = OrderedDict((name, file.tensors[name]) for name in kept)
     with open(path, "wb") as stream:
         save_torch(state, stream)
 
