@@ -78,7 +78,7 @@ def _check(cfg: DictConfig) -> None:
 
 def recipe_of(method: str, cfg: DictConfig) -> tuple[str, ...]:
     """What a command is told of a method."""
-    net = () if method == OWN_NET else (f"backbone={cfg.backbone}",)
+    net = () if method == OWN_NET else (f"backbone={cfg.net}",)
     return ("data=scenes", f"method={method}_scenes", *net, f"seed={cfg.seed}")
 
 
@@ -187,7 +187,7 @@ def _speed(out: Path, method: str) -> results.Record:
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
     """What the plan depends on."""
-    given = {key: cfg[key] for key in ("minutes", "jobs", "seed", "backbone")}
+    given = {key: cfg[key] for key in ("minutes", "jobs", "seed", "net")}
     return given | {"shares": {method: cfg.recipes[method].share for method in cfg.methods}}
 
 

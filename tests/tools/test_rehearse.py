@@ -200,7 +200,7 @@ def command(out: Path, *overrides: str) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_a_small_rehearsal(tmp_path):
     """Two methods on the real commands; too short for the bar, which is what the code says."""
-    small = ("methods=[simclr,npid]", "backbone=resnet18_small_w8", "minutes=1.2", "bar=90")
+    small = ("methods=[simclr,npid]", "net=resnet18_small_w8", "minutes=1.2", "bar=90")
     done = command(tmp_path / "out", *small)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "below the bar of 90 points" in done.stderr
