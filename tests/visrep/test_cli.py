@@ -1,6 +1,7 @@
 """The command line: one line per mistake, the right exit code, the nearest known name."""
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from visrep import config
@@ -101,3 +102,13 @@ def test_every_group_file_instantiates_only_what_is_trusted():
     for path in config_dir().glob("*/*.yaml"):
         for target in config._targets(OmegaConf.load(path)):
             assert target.startswith(config.TRUSTED), path
+
+
+def test_no_plain_key_of_a_command_is_named_like_a_group():
+    """Hydra would take `demo backbone=x` for the choice of a group that the command has not."""
+    groups = {path.name for path in config_dir().iterdir() if path.is_dir()}
+    for command in COMMANDS:
+        name = command.replace("-", "_")
+        content = yaml.safe_load((config_dir() / f"{name}.yaml").read_text(encoding="utf-8"))
+        plain = {key for key, value in content.items() if not isinstance(value, dict)}
+        assert not (plain - {"defaults"}) & groups, command
