@@ -124,7 +124,7 @@ def benchmarks(cfg: DictConfig) -> list[Job]:
     jobs = []
     for method in cfg.methods:
         recipe = _composed(method, cfg)
-        same = [f"{key}={recipe[key]}" for key in ("batch_size", "bn_splits")]
+        same = [f"{key}={recipe[key]}" for key in ("batch_size", "bn_splits", "precision")]
         passes = f"passes={cfg.recipes[method].passes}"
         arguments = ("benchmark", "what=step", *recipe_of(method, cfg), *same, passes, "steps=12")
         jobs.append(Job(f"speed-{method}", arguments, (), TAKES["benchmark"]))

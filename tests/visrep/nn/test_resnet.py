@@ -39,6 +39,7 @@ SMALL = {  # parameters, output width, strides
     "resnet34": (21_284_672, 512, (4, 8, 16, 32)),
     "resnet18_cifar": (11_168_832, 512, (1, 2, 4, 8)),
     "resnet18_small": (11_168_832, 512, (2, 4, 8, 16)),
+    "resnet10_small_w4": (307_536, 128, (2, 4, 8, 16)),
     "resnet18_small_w4": (700_176, 128, (2, 4, 8, 16)),
     "resnet18_small_w8": (175_752, 64, (2, 4, 8, 16)),
 }
