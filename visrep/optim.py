@@ -113,6 +113,7 @@ def parameter_groups(
     exclude: Sequence[str] = ("norm", "bias"),
     excluded_lr: float | None = None,
     fixed_lr: Sequence[str] = (),
+    lr_factors: Sequence[tuple[str, float]] = (),
 ) -> list[dict[str, Any]]:
     """The trainable parameters of `module`, each in exactly one group, in order of definition.
 
@@ -125,18 +126,24 @@ def parameter_groups(
             ("fc", "head.layers.0").
         excluded_lr: peak learning rate of the excluded; `lr` when None (Barlow Twins has two).
         fixed_lr: names of submodules whose learning rate stays at its peak (SimSiam's predictor).
+        lr_factors: pairs of a submodule's name and what its learning rate is multiplied by,
+            [("predictor", 10.0)]: a predictor that keeps up with the network it follows may do
+            better (arXiv 2006.07733, its appendix on a near-optimal predictor). Factors of nested
+            submodules multiply.
 
     Raises:
-        ConfigError: a name in `exclude` or `fixed_lr` fits no parameter, or nothing is trainable.
+        ConfigError: a name in `exclude`, `fixed_lr` or `lr_factors` fits no parameter, a factor is
+            not above 0, or nothing is trainable.
     """
+    factors = _checked_factors(lr_factors)
     norm = {
         id(p)
         for child in module.modules()
         if isinstance(child, _NORMS)
         for p in child.parameters(recurse=False)
     }
-    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
-    named = {*exclude, *fixed_lr} - {"norm", "bias"}
+    groups: dict[tuple[bool, bool, float], dict[str, Any]] = {}
+    named = {*exclude, *fixed_lr, *factors} - {"norm", "bias"}
     unused = set(named)
     for name, parameter in module.named_parameters():
         kind = "norm" if id(parameter) in norm else name.rpartition(".")[2]
@@ -145,9 +152,10 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         excluded, fixed = bool(kinds & set(exclude)), bool(kinds & set(fixed_lr))
-        rate = excluded_lr if excluded and excluded_lr is not None else lr
+        factor = math.prod(factors[n] for n in kinds & set(factors))
+        rate = factor * (excluded_lr if excluded and excluded_lr is not None else lr)
         group = groups.setdefault(
-            (excluded, fixed),
+            (excluded, fixed, factor),
             {
                 "params": [],
                 "lr": rate,
@@ -166,6 +174,20 @@ def parameter_groups(
     if not groups:
         raise ConfigError("optim: nothing to train, every parameter is frozen")
     return list(groups.values())
+
+
+def _checked_factors(pairs: Sequence[tuple[str, float]]) -> dict[str, float]:
+    try:
+        factors = {str(name): float(factor) for name, factor in pairs}
+        good = len(factors) == len(pairs) and all(0 < f < math.inf for f in factors.values())
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise ConfigError(
+            f"optim.lr_factors={pairs}: give a list of [name, factor], each submodule once, with "
+            "factors above 0"
+        )
+    return factors
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
@@ -197,6 +219,7 @@ def build(
     exclude: Sequence[str] = (),
     excluded_lr: float | None = None,
     fixed_lr: Sequence[str] = (),
+    lr_factors: Sequence[tuple[str, float]] = (),
     trust: float = 0.001,
     lr_in_buffer: bool = True,
     schedule: str = "cosine",
@@ -219,7 +242,7 @@ def build(
         lr_rule: see `scaled_lr`.
         momentum: of sgd and lars; adam has torch's betas.
         nesterov: sgd only.
-        exclude, fixed_lr: see `parameter_groups`.
+        exclude, fixed_lr, lr_factors: see `parameter_groups`.
         trust, lr_in_buffer: lars only, see `LARS`.
         schedule: cosine, multistep or constant (the latter two may warm up, too).
         warmup_epochs, warmup_start: linear warm-up from `warmup_start` times the peak.
@@ -238,6 +261,7 @@ def build(
         exclude=exclude,
         excluded_lr=None if excluded_lr is None else scaled_lr(excluded_lr, batch_size, lr_rule),
         fixed_lr=fixed_lr,
+        lr_factors=lr_factors,
     )
     if nesterov and name != "sgd":
         raise ConfigError(f"optim.nesterov: {name} has no Nesterov momentum; remove the key")

@@ -1,6 +1,7 @@
 """LARS against a plain-Python oracle, the groups, and the schedules' published values."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -162,11 +163,46 @@ def test_a_fixed_rate_ignores_the_schedule() -> None:
     assert opt.param_groups[0]["lr"] == 0.1  # of the peak, not of the last value
 
 
+def test_a_submodule_may_have_a_multiple_of_the_rate() -> None:
+    net = Net()
+    groups = optim.parameter_groups(
+        net, lr=0.5, weight_decay=0.1, exclude=["bias"], excluded_lr=0.25,
+        fixed_lr=["fc"], lr_factors=[["predictor", 10], ["fc", 4], ["fc.bias", 0.5]],
+    )  # fmt: skip
+    rates = {name: g["lr"] for g in groups for name in names_of(net, g)}
+    assert rates["conv.weight"] == rates["head.0.weight"] == rates["bn.weight"] == 0.5
+    assert rates["conv.bias"] == 0.25
+    assert (rates["predictor.weight"], rates["predictor.bias"]) == (5.0, 2.5)
+    assert (rates["fc.weight"], rates["fc.bias"]) == (2.0, 0.5)  # the factors multiply
+    opt = torch.optim.SGD(groups, lr=0.5)
+    optim.set_learning_rate(opt, 0.1)
+    rates = {name: g["lr"] for g in opt.param_groups for name in names_of(net, g)}
+    assert rates["predictor.weight"] == pytest.approx(0.5)  # and the schedule applies
+    assert rates["fc.weight"] == 2.0
+    assert {g["weight_decay"] for g in groups if names_of(net, g) & {"predictor.weight"}} == {0.1}
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [("predictor", 0.0)], [("predictor", -1)], [("predictor", float("nan"))],
+        [("predictor", float("inf"))], [("predictor", "much")], ["predictor", 2.0], ["fc"],
+        [("predictor", 2.0), ("predictor", 3.0)], [("predictor", 2.0, 3.0)],
+        3, {"predictor": 2.0},
+    ],
+)  # fmt: skip
+def test_factors_of_the_rate_are_pairs_of_a_name_and_a_number_above_0(pairs: Any) -> None:
+    with pytest.raises(ConfigError, match=r"optim\.lr_factors=.*\[name, factor\].*above 0"):
+        optim.parameter_groups(Net(), lr=1, weight_decay=0, lr_factors=pairs)
+
+
 def test_a_name_that_fits_nothing_is_an_error() -> None:
     with pytest.raises(ConfigError, match="classifier"):
         optim.parameter_groups(Net(), lr=1, weight_decay=0, exclude=["norm", "classifier"])
     with pytest.raises(ConfigError, match="predict"):  # a name, not the beginning of one
         optim.parameter_groups(Net(), lr=1, weight_decay=0, fixed_lr=["predict"])
+    with pytest.raises(ConfigError, match="predict"):
+        optim.parameter_groups(Net(), lr=1, weight_decay=0, lr_factors=[("predict", 2)])
 
 
 def test_scaled_lr_of_the_published_runs() -> None:
