@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from omegaconf import DictConfig
 
 from visrep import results
@@ -183,14 +184,16 @@ def draw(rows: list[Row], *, bar: float) -> Figure:
     linear.set_title("linear probe", loc="left", color=INK)
     judged.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=11, color=INK)
     judged.invert_yaxis()
+    missed = not all(row.passes(bar) for row in rows)
     figure.legend(
         handles=[
             Patch(color=BEFORE, label="untrained"),
             Patch(color=AFTER, label="pretrained"),
+            *([Patch(color=MISSED, label="below the bar")] if missed else []),
             Line2D([], [], color=INK, linewidth=2, label=f"bar to beat: {signed(bar)} points"),
         ],
         loc="outside lower center",
-        ncols=3,
+        ncols=4,
         frameon=False,
     )
     return figure
@@ -204,7 +207,10 @@ def _panel(axes: Axes, rows: list[Row], measures: list[str], *, bar: float | Non
         for value, colour, shift in sides:
             if value is not None:
                 axes.barh(y + shift, value, height=0.36, color=colour)
-                axes.text(value + 1, y + shift, f"{value:.1f}", va="center", color=QUIET, size=9)
+                text = axes.text(value + 1, y + shift, f"{value:.1f}", va="center", color=QUIET)
+                text.set(
+                    size=9, zorder=4, path_effects=[withStroke(linewidth=3, foreground="white")]
+                )
         if bar is not None and change.before is not None:
             axes.plot([change.before + bar] * 2, [y - 0.4, y + 0.4], color=INK, linewidth=2)
     axes.set_xlim(0, 105)
