@@ -1,9 +1,10 @@
 """Jobs of a chain: every one a command that a user could type, in a process of its own.
 
 A job has one thread, so that two cores do two at a time. What a folder already holds is not made
-again.
+again, unless its command, a yaml that the command reads or a job that it needs has changed.
 """
 
+import hashlib
 import os
 import shlex
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from visrep import __version__, files, results
+from visrep import __version__, config, files, results
 from visrep.errors import UserError
 
 
@@ -152,9 +153,13 @@ def _run(job: Job, out: Path) -> int | None:
     mark = out / ".done" / job.name
     # What a job made is its command's and its inputs'; a remade input makes its users again.
     inputs = [mark.parent / need for need in job.needs]
-    wanted = shlex.join([__version__, *arguments, *(_stamp(path) for path in inputs)])
-    if job.arguments[0] != "report" and mark.exists() and mark.read_text() == wanted:
-        return None
+    read = _digest(config.sources(job.arguments[0], job.arguments[1:]))
+    wanted = shlex.join([__version__, read, *arguments, *(_stamp(path) for path in inputs)])
+    if mark.exists():
+        if job.arguments[0] != "report" and mark.read_text() == wanted:
+            return None
+        # A whole run of another recipe is not gone on with.
+        arguments = ["overwrite=true" if a == "resume=auto" else a for a in arguments]
     mark.unlink(missing_ok=True)
     mark.parent.mkdir(parents=True, exist_ok=True)
     log = mark.with_suffix(".log")
@@ -176,6 +181,12 @@ def _run(job: Job, out: Path) -> int | None:
         raise UserError(f"{job.name} failed with code {code}: {lines[-1]} (all of it: {log})")
     files.write_text(mark, wanted)
     return 0
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """A word that changes with the text of the files."""
+    text = b"".join(path.read_bytes() for path in paths)
+    return hashlib.sha256(text).hexdigest()[:12]
 
 
 def _stamp(mark: Path) -> str:

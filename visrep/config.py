@@ -7,6 +7,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -108,10 +109,40 @@ def groups_of(command: str) -> dict[str, list[str]]:
     found = {}
     for entry in yaml.safe_load(text).get("defaults", []):
         if isinstance(entry, dict):
-            name = next(iter(entry)).removeprefix("override ").removeprefix("optional ")
-            name = name.split("@")[0].strip("/")
+            name = _group_in(next(iter(entry)))
             found[name] = choices(name)
     return found
+
+
+def sources(command: str, overrides: Sequence[str]) -> list[Path]:
+    """The yaml files that make the configuration of `command` under `overrides`, sorted.
+
+    Those of every choice that is made, by an override, by the command's own defaults or by a chosen
+    file; also of one that a later choice displaces. None for a command without a yaml.
+    """
+    import yaml
+
+    chosen = [line.partition("=")[::2] for line in overrides]
+    waiting = [config_dir() / f"{command}.yaml"]
+    waiting += [config_dir() / group / f"{name}.yaml" for group, name in chosen]
+    found: set[Path] = set()
+    while waiting:
+        path = waiting.pop()
+        if path in found or not path.is_file():
+            continue
+        found.add(path)
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        for entry in content.get("defaults", []):
+            if isinstance(entry, dict):
+                (key, name), *_ = entry.items()
+                waiting.append(config_dir() / _group_in(key) / f"{name}.yaml")
+    return sorted(found)
+
+
+def _group_in(key: str) -> str:
+    """The group that a key of a defaults list names: "override /optim@where" is optim."""
+    name = key.removeprefix("override ").removeprefix("optional ")
+    return str(name.split("@")[0].strip("/"))
 
 
 def choices(group: str) -> list[str]:
@@ -144,6 +175,12 @@ def _check_choices(overrides: Sequence[Override]) -> None:
         for name in value if isinstance(value, list) else [value]:
             if isinstance(name, str) and str(name) not in choices(group):
                 raise ConfigError(f"{group}={name}: {_did_you_mean(name, choices(group))}")
+    chosen = {override.key_or_group.lstrip("/"): override.value() for override in overrides}
+    if isinstance(chosen.get("paper"), str) and "method" in chosen:
+        raise ConfigError(
+            f"paper={chosen['paper']} brings its method, and method={chosen['method']} would leave "
+            "half of the published run: give one of the two"
+        )
 
 
 def _accept(override: Override, base: DictConfig) -> str:

@@ -44,6 +44,36 @@ def test_a_second_call_makes_only_what_is_missing_and_its_users(commands, capsys
     assert [ran(commands, name) for name in "abc"] == [2, 2, 1]
 
 
+def test_a_changed_recipe_makes_its_job_again(commands, monkeypatch, tmp_path):
+    folder = tmp_path / "configs"
+    (folder / "method").mkdir(parents=True)
+    (folder / "ok.yaml").write_text("seed: 0\n")
+    (folder / "method" / "a.yaml").write_text("lr: 1\n")
+    (folder / "method" / "b.yaml").write_text("lr: 1\n")
+    monkeypatch.setattr("visrep.config.config_dir", lambda: folder)
+    chain = [Job(name, ("ok", f"method={name}"), (), 1) for name in "ab"]
+    run_all(chain, commands, slots=2)
+    (folder / "method" / "a.yaml").write_text("lr: 2\n")
+    run_all(chain, commands, slots=2)
+    assert [ran(commands, name) for name in "ab"] == [2, 1]
+
+
+def test_a_whole_pretraining_of_another_recipe_is_overwritten(monkeypatch, tmp_path):
+    seen = []
+
+    class Finished:
+        def __init__(self, command, **_):
+            seen.append(command[-1])
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(jobs.subprocess, "Popen", Finished)
+    for lr in (1, 1, 2):
+        run_all([Job("a", ("pretrain", f"optim.lr={lr}"), (), 1)], tmp_path, slots=1)
+    assert seen == ["resume=auto", "overwrite=true"]  # nothing for the second, which is done
+
+
 def test_a_failed_job_ends_the_chain_with_its_last_line(commands):
     chain = [Job("a", ("fail",), (), 1), Job("b", ("ok",), ("a",), 1)]
     with pytest.raises(UserError, match="a failed with code 1: broken: no such thing"):

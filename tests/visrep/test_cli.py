@@ -55,6 +55,11 @@ def test_unknown_key_or_choice_names_the_nearest(capsys, override, nearest):
     assert override.split("=")[0] in err
 
 
+def test_a_published_run_takes_no_other_method(capsys):
+    err = refused(capsys, "pretrain", "out=x", "paper=byol_1000ep", "method=simclr")
+    assert "paper=byol_1000ep brings its method" in err and "one of the two" in err
+
+
 @pytest.mark.parametrize("word", ["batch_size", "--batch-size=3", "out={", "=3"])
 def test_what_is_no_setting_is_refused(capsys, word):
     refused(capsys, "pretrain", "out=x", word)
@@ -88,6 +93,17 @@ def test_a_constructor_argument_that_the_yaml_does_not_state_is_accepted():
     cfg, accepted = config.compose("pretrain", ["out=x", "backbone.zero_init_residual=false"])
     assert cfg.backbone.zero_init_residual is False
     assert "+backbone.zero_init_residual=false" in accepted
+
+
+def test_sources_are_the_files_that_a_command_reads():
+    found = config.sources("pretrain", ["data=scenes", "method=byol_scenes", "optim.lr=1", "out=x"])
+    names = {path.relative_to(config_dir()).with_suffix("").as_posix() for path in found}
+    assert names >= {"pretrain", "data/scenes", "method/byol_scenes", "views/scenes_strong",
+                     "optim/sgd", "backbone/resnet50"}  # fmt: skip
+    assert not names & {"method/simclr_scenes", "rehearse", "views/scenes"}
+    paper = config.sources("pretrain", ["paper=byol_1000ep"])
+    assert config_dir() / "method" / "byol.yaml" in paper  # one that a chosen file chooses
+    assert config.sources("no_such_command", ["a=b"]) == []
 
 
 def test_nothing_outside_our_packages_is_instantiated():
