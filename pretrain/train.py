@@ -128,7 +128,7 @@ def _set_batchnorm(task: nn.Module, cfg: DictConfig, run: Run) -> None:
             f"batch_size={cfg.batch_size} does not divide into bn_splits={cfg.bn_splits} groups"
         )
     if wanted not in ("sync", "local", "split"):
-        raise ConfigError(f"batchnorm={wanted}: choose auto, sync, local or split")
+        raise ConfigError(f"batchnorm={wanted}: choose auto, sync, local, shuffle or split")
     set_batchnorm(task, mode=wanted, groups=cfg.bn_splits if wanted == "split" else 1)
 
 
