@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
 
 from pretrain.methods.swav import SwAV
 from visrep.cli import main
+from visrep.engine.health import WINDOW
 from visrep.weights import snapshot
 
 RUN = (
@@ -65,8 +67,11 @@ def test_a_collapse(tmp_path, capsys, arguments, knob) -> None:
     # What is left for a resumed run was written before it closed up, and is whole.
     assert len(list((tmp_path / "snapshots").glob("collapsed-*.pt"))) == 2
     (step,) = steps
-    (then,) = [reading for reading in readings if reading["step"] == step]
-    assert then["spread"] > 0.03 and then["effective_rank"] > 2
+    # One reading may dip; a verdict is on the mean of the last ones.
+    until = [reading for reading in readings if reading["step"] <= step][-WINDOW:]
+    assert until[-1]["step"] == step
+    assert fmean(reading["spread"] for reading in until) > 0.03
+    assert fmean(reading["effective_rank"] for reading in until) > 2
     assert snapshot.latest(tmp_path / "snapshots")[0] == step
 
 
