@@ -6,6 +6,7 @@ The entry files and the command line use this; below them there is no configurat
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,15 +104,7 @@ def compose(command: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, li
 
 def groups_of(command: str) -> dict[str, list[str]]:
     """The groups of choices that `command` uses: name -> choices."""
-    import yaml
-
-    text = (config_dir() / f"{command}.yaml").read_text(encoding="utf-8")
-    found = {}
-    for entry in yaml.safe_load(text).get("defaults", []):
-        if isinstance(entry, dict):
-            name = _group_in(next(iter(entry)))
-            found[name] = choices(name)
-    return found
+    return {group: choices(group) for group, _ in _chosen_in(config_dir() / f"{command}.yaml")}
 
 
 def sources(command: str, overrides: Sequence[str]) -> list[Path]:
@@ -120,29 +113,26 @@ def sources(command: str, overrides: Sequence[str]) -> list[Path]:
     Those of every choice that is made, by an override, by the command's own defaults or by a chosen
     file; also of one that a later choice displaces. None for a command without a yaml.
     """
-    import yaml
-
     chosen = [line.partition("=")[::2] for line in overrides]
     waiting = [config_dir() / f"{command}.yaml"]
     waiting += [config_dir() / group / f"{name}.yaml" for group, name in chosen]
     found: set[Path] = set()
     while waiting:
         path = waiting.pop()
-        if path in found or not path.is_file():
-            continue
-        found.add(path)
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        for entry in content.get("defaults", []):
-            if isinstance(entry, dict):
-                (key, name), *_ = entry.items()
-                waiting.append(config_dir() / _group_in(key) / f"{name}.yaml")
+        if path not in found and path.is_file():
+            found.add(path)
+            waiting += [config_dir() / group / f"{name}.yaml" for group, name in _chosen_in(path)]
     return sorted(found)
 
 
-def _group_in(key: str) -> str:
-    """The group that a key of a defaults list names: "override /optim@where" is optim."""
-    name = key.removeprefix("override ").removeprefix("optional ")
-    return str(name.split("@")[0].strip("/"))
+def _chosen_in(path: Path) -> list[tuple[str, Any]]:
+    """Group and choice of each line of a defaults list; "override /optim@where" is optim."""
+    import yaml
+
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    lines = [line for line in content.get("defaults", []) if isinstance(line, dict)]
+    pairs = [pair for line in lines for pair in line.items()]
+    return [(re.sub(r"^(override |optional )*/?|@.*$", "", key), name) for key, name in pairs]
 
 
 def choices(group: str) -> list[str]:
