@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from distill.recipe import measure, parameters, total_steps
-from visrep import dist, optim
+from visrep import dist
 from visrep.config import instantiate
 from visrep.data.datasets import ImageDataset
 from visrep.data.loader import Loader
 from visrep.data.preprocess import Preprocess
 from visrep.data.splits import describe_list, label_subset, read_list, write_list
+from visrep.distill.recipe import measure, parameters, total_steps
+from visrep.engine import optim
 from visrep.engine.evaluation import input_of, shared_classes
 from visrep.engine.run import open_run
 from visrep.engine.task import SupervisedTask

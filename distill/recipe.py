@@ -7,7 +7,7 @@ from torch import nn
 from visrep.data.datasets import ImageDataset
 from visrep.data.preprocess import Preprocess
 from visrep.engine.evaluation import accuracies
-from visrep.engine.features import extract
+from visrep.engine.extraction import extract
 from visrep.errors import ConfigError
 
 

@@ -7,15 +7,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from pretrain.methods.simclr import SimCLR
 from visrep import dist
 from visrep.config import choices, named
-from visrep.data.view_params import View
+from visrep.data.views.params import View
+from visrep.engine.optim import scaled_lr
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
-from visrep.nn.plan import Plan
 from visrep.nn.resnet import STEM_STRIDES, ResNet
-from visrep.optim import scaled_lr
+from visrep.pretrain.method import Plan
+from visrep.pretrain.methods.simclr import SimCLR
 
 FAR = 4  # times above or below the recipe's learning rate
 WIDE = 16  # positions on a side of the last feature map beyond which a stem was made for less

@@ -6,14 +6,14 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from pretrain.checks import check
-from visrep import dist, optim
+from visrep import dist
 from visrep.config import instantiate
 from visrep.data.datasets import ImageDataset
 from visrep.data.loader import Loader
 from visrep.data.preprocess import Preprocess
-from visrep.data.views import Views
-from visrep.engine.features import extract
+from visrep.data.views.batch import Views
+from visrep.engine import optim
+from visrep.engine.extraction import extract
 from visrep.engine.health import Health
 from visrep.engine.hooks import Evaluate
 from visrep.engine.run import Run, open_run
@@ -22,10 +22,11 @@ from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.exemplar_nets import ExemplarNet
 from visrep.nn.knn import knn_predict
-from visrep.nn.plan import Plan
+from visrep.pretrain.checks import check
+from visrep.pretrain.method import Plan
 from visrep.seeds import derive_seed
 from visrep.weights import save_encoder
-from visrep.weights.exemplar import save_exemplar
+from visrep.weights.exemplar_file import save_exemplar
 
 
 def main(cfg: DictConfig) -> None:

@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill import finetune
-from distill import train as distill
 from tests.oracles.checkpoints.selfsup import CASES
 from tests.small_data import composed, write_folder
-from tests.transfer.shapes import shapes
-from tests.transfer.test_detect import SMALL
-from transfer import detect, knn, linear_probe, low_shot, svm
+from tests.transfer.detection.shapes import shapes
+from tests.transfer.detection.test_detect import SMALL
 from visrep import config, convert, results
+from visrep.distill import distil as distill
+from visrep.distill import finetune
 from visrep.errors import ConfigError, UserError
 from visrep.tools import export
+from visrep.transfer.detection import detect
+from visrep.transfer.frozen import knn, linear, low_shot, svm
 from visrep.weights import load_encoder
 
 TRAINING = ("batch_size=8", "epochs=0.1", "snapshot_every=0", "optim.warmup_epochs=0")
@@ -38,7 +39,7 @@ def published(folder: Path, content: object) -> tuple[Path, str]:
     ("command", "entry", "settings"),
     [
         ("knn", knn, ["k=3"]),
-        ("linear", linear_probe, ["epochs=1"]),
+        ("linear", linear, ["epochs=1"]),
         ("svm", svm, ["costs=[1.0]", "folds=2"]),
         ("low_shot", low_shot, ["shots=[1]", "draws=1"]),
         ("finetune", finetune, ["labels=1.0", *TRAINING]),

@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from visrep import optim
 from visrep.config import instantiate
 from visrep.data.loader import Loader
+from visrep.engine import optim
 from visrep.engine.hooks import Hook
 from visrep.engine.precision import autocast_dtype
 from visrep.engine.run import Run, open_run

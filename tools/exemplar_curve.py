@@ -11,13 +11,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
-from pretrain import train
-from transfer import svm
 from visrep import results
 from visrep.config import compose
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
 from visrep.files import atomic_path
+from visrep.pretrain import train
+from visrep.transfer.frozen import svm
 
 METRIC = "top1"
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from visrep.d2.lint import training
+from visrep.d2.lint.backbone import check_net
+from visrep.d2.lint.config import Config, read_config
+from visrep.d2.lint.finding import FATAL, SEVERITIES, WARNING, Finding
+from visrep.d2.lint.input import check_input
+from visrep.d2.lint.loading import check_weights, split_weights
+from visrep.d2.lint.weights import Weights, read_file
 from visrep.errors import CheckFailed
-from visrep.tools import lint_d2_training as training
-from visrep.tools.lint_d2_backbone import check_net
-from visrep.tools.lint_d2_config import Config, read_config
-from visrep.tools.lint_d2_finding import FATAL, SEVERITIES, WARNING, Finding
-from visrep.tools.lint_d2_input import check_input
-from visrep.tools.lint_d2_loading import check_weights, split_weights
-from visrep.tools.lint_d2_weights import Weights, read_file
 
 WIDTH = 100
 

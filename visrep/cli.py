@@ -5,35 +5,42 @@ Exit codes: 0 ok, 1 failure, 2 wrong command or configuration, 3 a check failed,
 """
 
 import difflib
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from visrep.errors import ConfigError, UserError
-from visrep.paths import config_dir, import_entry
+from visrep.paths import config_dir
 
 # command -> (module with `main(cfg)`, what it does)
 COMMANDS = {
-    "demo": ("visrep.tools.demo", "run the whole chain on built-in data and write report.html"),
-    "pretrain": ("pretrain.train", "learn an encoder from unlabelled images"),
+    "demo": (
+        "visrep.tools.chain.demo",
+        "run the whole chain on built-in data, with its report",
+    ),
+    "pretrain": ("visrep.pretrain.train", "learn an encoder from unlabelled images"),
     "convert": ("visrep.convert", "any checkpoint to visrep, Detectron2, torchvision, timm"),
-    "knn": ("transfer.knn", "k nearest neighbours on frozen features"),
-    "linear": ("transfer.linear_probe", "linear classifier on frozen features"),
-    "svm": ("transfer.svm", "linear SVM on frozen features, single-label or VOC07"),
-    "low_shot": ("transfer.low_shot", "1 to 16 examples per class on frozen features"),
-    "detect": ("transfer.detect", "finetune a detector and measure its AP"),
-    "finetune": ("distill.finetune", "finetune on a share of the labels, as SimCLR v2 does"),
-    "distill": ("distill.train", "distil a finetuned teacher into a smaller net"),
+    "knn": ("visrep.transfer.frozen.knn", "k nearest neighbours on frozen features"),
+    "linear": ("visrep.transfer.frozen.linear", "linear classifier on frozen features"),
+    "svm": ("visrep.transfer.frozen.svm", "linear SVM on frozen features, single-label or VOC07"),
+    "low_shot": (
+        "visrep.transfer.frozen.low_shot",
+        "1 to 16 examples per class, features frozen",
+    ),
+    "detect": ("visrep.transfer.detection.detect", "finetune a detector and measure its AP"),
+    "finetune": ("visrep.distill.finetune", "finetune on a share of the labels, as SimCLR v2 does"),
+    "distill": ("visrep.distill.distil", "distil a finetuned teacher into a smaller net"),
     "export": ("visrep.tools.export", "ONNX, checked against torch, with measured latency"),
-    "report": ("visrep.tools.report", "one self-contained page of all results"),
-    "views": ("visrep.tools.show_views", "a picture of the augmented views"),
-    "splits": ("visrep.tools.make_splits", "write a class-balanced list of labelled images"),
+    "report": ("visrep.tools.report.report", "one self-contained page of all results"),
+    "views": ("visrep.tools.views", "a picture of the augmented views"),
+    "splits": ("visrep.tools.splits", "write a class-balanced list of labelled images"),
     "exemplar_curve": (
         "visrep.tools.exemplar_curve",
         "Exemplar-CNN's accuracy over the number of classes and of samples",
     ),
     "rehearse": (
-        "visrep.tools.rehearse",
+        "visrep.tools.chain.rehearse",
         "every method on built-in data, and what each learns",
     ),
     "benchmark": ("visrep.tools.benchmark", "measure speed on this machine"),
@@ -123,7 +130,7 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
             print(OmegaConf.to_yaml(cfg, resolve=True), end="")
             return 0
     run.set_command_line([command, *overrides])
-    entry = import_entry(COMMANDS[command][0])
+    entry = importlib.import_module(COMMANDS[command][0])
     outcome: list[BaseException] = []
 
     def task(cfg: DictConfig) -> None:

@@ -23,7 +23,7 @@ from visrep.errors import ConfigError
 from visrep.paths import config_dir
 
 # Hydra would call anything a yaml names; ours name only these.
-TRUSTED = ("visrep.", "pretrain.", "transfer.", "distill.", "torch.optim.")
+TRUSTED = ("visrep.", "torch.optim.")
 
 
 def instantiate(node: DictConfig | dict[str, Any] | None, **kwargs: Any) -> Any:

@@ -17,16 +17,17 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
-from transfer import d2_tasks, d2_verify
-from visrep.convert_checks import checking, require_equal, run_in_own_class
+from visrep.d2 import pkl as d2
+from visrep.d2 import tasks as d2_tasks
+from visrep.d2 import verify
 from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path, write_bytes
 from visrep.weights import EncoderFile, read_weights
-from visrep.weights import detectron2 as d2
-from visrep.weights.canonical import dump_encoder
+from visrep.weights.containers.tree import renamed, shapes_in
+from visrep.weights.encoder_file import dump_encoder
+from visrep.weights.foreign import INPUTS, Choice, imagenet_preprocess
 from visrep.weights.formats import timm, torchvision, visrep_encoder
-from visrep.weights.state import INPUTS, Choice, imagenet_preprocess
-from visrep.weights.tree import renamed, shapes_in
+from visrep.weights.verification import checking, require_equal, run_in_own_class
 
 TARGETS = ("visrep", "detectron2", "torchvision", "timm")
 
@@ -233,10 +234,10 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _run_in_detectron2(file: EncoderFile, pkl: Path, configs: list[Path]) -> list[str]:
-    problem = d2_verify.unavailable()
+    problem = verify.unavailable()
     if problem:
         return [f"{problem}: not checked in its backbone, see its installation page"]
-    return [f"in {report}" for report in d2_verify.verify_all(pkl, file, configs)]
+    return [f"in {report}" for report in verify.verify_all(pkl, file, configs)]
 
 
 def _only(file: EncoderFile, names: Iterable[str]) -> Mapping[str, Tensor]:

@@ -15,9 +15,8 @@ from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.embeddings import full_precision, two_views, widen
 from visrep.nn.heads import MLP
-from visrep.nn.levels import Levels
-from visrep.nn.plan import Plan
 from visrep.nn.resnet import ResNet
+from visrep.pretrain.method import Levels, Plan
 
 
 class BarlowTwins(nn.Module):

@@ -5,7 +5,8 @@ Dosovitskiy et al. 2014, arXiv 1406.6909 (v2).
     n  samples on this process   B  samples on all   N  surrogate classes   D  width of the features
     f  features   i  surrogate class of a sample
 
-What a surrogate class is, and how its samples come about, is `visrep.data.exemplar`.
+What a surrogate class is, and how its samples come about, is
+`visrep.data.exemplar.surrogate_classes`.
 """
 
 import math
@@ -19,8 +20,7 @@ from visrep import dist
 from visrep.errors import ConfigError
 from visrep.nn.embeddings import full_precision
 from visrep.nn.heads import MLP, moco_head
-from visrep.nn.levels import Levels
-from visrep.nn.plan import Plan
+from visrep.pretrain.method import Levels, Plan
 
 
 class Exemplar(nn.Module):

@@ -18,10 +18,9 @@ from visrep import dist
 from visrep.nn import ema
 from visrep.nn.embeddings import full_precision, spread, two_views, unit
 from visrep.nn.heads import MLP, moco_head
-from visrep.nn.levels import Levels
-from visrep.nn.plan import Plan
 from visrep.nn.queues import Queue
 from visrep.nn.resnet import ResNet
+from visrep.pretrain.method import Levels, Plan
 
 
 class MoCo(nn.Module):

@@ -17,9 +17,8 @@ from visrep import dist
 from visrep.errors import ConfigError
 from visrep.nn.embeddings import full_precision, spread, unit
 from visrep.nn.heads import MLP, moco_head
-from visrep.nn.levels import Levels
-from visrep.nn.plan import Plan
 from visrep.nn.resnet import ResNet
+from visrep.pretrain.method import Levels, Plan
 
 EPSILON = 1e-7  # inside the logarithms of the noise-contrastive loss
 

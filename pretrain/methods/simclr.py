@@ -20,10 +20,9 @@ from visrep.errors import ConfigError
 from visrep.nn import ema
 from visrep.nn.embeddings import full_precision, spread, two_views, unit
 from visrep.nn.heads import MLP, simclr_head
-from visrep.nn.levels import Levels
-from visrep.nn.plan import Plan
 from visrep.nn.queues import Queue
 from visrep.nn.resnet import ResNet
+from visrep.pretrain.method import Levels, Plan
 
 
 class SimCLR(nn.Module):

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from visrep.nn.embeddings import full_precision, two_views
 from visrep.nn.heads import MLP
-from visrep.nn.levels import Levels
-from visrep.nn.plan import Plan
 from visrep.nn.resnet import ResNet
+from visrep.pretrain.method import Levels, Plan
 
 
 class SimSiam(nn.Module):

@@ -19,10 +19,9 @@ from visrep import dist
 from visrep.errors import ConfigError
 from visrep.nn.embeddings import full_precision, spread, unit
 from visrep.nn.heads import MLP
-from visrep.nn.levels import Levels
-from visrep.nn.plan import Plan
 from visrep.nn.queues import Queue
 from visrep.nn.resnet import ResNet
+from visrep.pretrain.method import Levels, Plan
 
 ASSIGNED = 2  # the first two crops get codes, which all other crops predict
 

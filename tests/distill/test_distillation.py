@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.distillation import Distillation, distillation_loss, entropy, soft_cross_entropy
+from visrep.distill.distillation import Distillation, distillation_loss, entropy, soft_cross_entropy
 from visrep.errors import ConfigError
 from visrep.nn.classifier import Classifier
 from visrep.nn.resnet import ResNet
-from visrep.weights.canonical import fingerprint
+from visrep.weights.encoder_file import fingerprint
 
 TEACHER = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64)
 STUDENT = torch.tensor([[0.5, -0.2, 0.1]], dtype=torch.float64)

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill import finetune
-from distill.finetune import Finetune, labelled, settle, starting_point
 from tests.small_data import CLASSES, composed, preprocess, tiny_net, write_encoder, write_folder
-from visrep import optim, results
+from visrep import results
 from visrep.config import compose
 from visrep.data.datasets import image_folder
+from visrep.distill import finetune
+from visrep.distill.finetune import Finetune, labelled, settle, starting_point
+from visrep.engine import optim
 from visrep.errors import ConfigError, UserError
 from visrep.nn.classifier import Classifier
 from visrep.nn.heads import MLP, simclr_head

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from distill.recipe import measure, parameters, total_steps
 from tests.small_data import pictures, preprocess
-from visrep import optim
 from visrep.config import compose
 from visrep.data.datasets import MemoryImages
+from visrep.distill.recipe import measure, parameters, total_steps
+from visrep.engine import optim
 from visrep.errors import ConfigError
 
 

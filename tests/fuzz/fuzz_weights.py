@@ -13,7 +13,7 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[2]))
 with atheris.instrument_imports(include=["visrep.weights"]):
     from tests.oracles.mutations import FILES, everything, examine, examine_tree, write
-    from visrep.weights import detectron2
+    from visrep.d2 import pkl
 
 TABLE = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # how the index of a bundle ends
 
@@ -42,7 +42,7 @@ def main() -> None:
             examine_tree(path)
             examine(path, out)
             if content.startswith(b"\x80"):
-                examine(path, out, detectron2.read_pkl)
+                examine(path, out, pkl.read_pkl)
             if content.endswith(TABLE):
                 index.write_bytes(content)
                 examine(index, out)

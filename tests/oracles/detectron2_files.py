@@ -4,21 +4,21 @@ from pathlib import Path
 from typing import Any
 
 from tests.oracles.encoders import in_memory
-from transfer import d2_tasks
-from transfer.d2_verify import Report, verify_all
+from visrep.d2 import pkl as d2
+from visrep.d2 import tasks
+from visrep.d2.verify import Report, verify_all
 from visrep.errors import CheckFailed
 from visrep.weights import EncoderFile
-from visrep.weights import detectron2 as d2
-from visrep.weights.canonical import fingerprint
+from visrep.weights.encoder_file import fingerprint
 
 
 def converted(
-    folder: Path, *, norm: str = "SyncBN", task: str = d2_tasks.PLAIN, **spec: Any
+    folder: Path, *, norm: str = "SyncBN", task: str = tasks.PLAIN, **spec: Any
 ) -> EncoderFile:
     """`x.pkl` and `x.yaml` of a stirred net in `folder`."""
     file = in_memory(**spec)
     d2.write_pkl(folder / "x.pkl", file)
-    text = d2_tasks.config_for(file, weights=folder / "x.pkl", norm=norm, task=task)
+    text = tasks.config_for(file, weights=folder / "x.pkl", norm=norm, task=task)
     (folder / "x.yaml").write_text(text)
     return file
 
@@ -37,7 +37,7 @@ def verified(folder: Path, file: EncoderFile, *, norm: str = "BN") -> dict[str, 
     configs = []
     for task in ("coco_fpn_boxes_1x", "voc0712_c4"):
         configs.append(folder / f"{task}.yaml")
-        configs[-1].write_text(d2_tasks.config_for(file, weights=pkl, norm=norm, task=task))
+        configs[-1].write_text(tasks.config_for(file, weights=pkl, norm=norm, task=task))
     return {report.head: report for report in verify_all(pkl, file, configs)}
 
 
@@ -45,7 +45,7 @@ def config(folder: Path, *options: object, visrep: bool = False) -> Any:
     """`x.yaml` merged into Detectron2's defaults and `options`."""
     from detectron2.config import get_cfg
 
-    from transfer.d2_backbone import add_visrep_config
+    from visrep.d2.backbone import add_visrep_config
 
     cfg = get_cfg()
     if visrep:

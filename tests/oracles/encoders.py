@@ -11,7 +11,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.nn.heads import MLP, simclr_head
 from visrep.nn.resnet import ResNet
 from visrep.weights import EncoderFile, read_weights, save_encoder
-from visrep.weights.canonical import shapes_of
+from visrep.weights.encoder_file import shapes_of
 
 PREPROCESS = Preprocess(size=32, resize=None, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 

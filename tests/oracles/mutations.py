@@ -13,13 +13,13 @@ import torch
 
 from tests.oracles.checkpoints import frameworks, selfsup, tf
 from tests.oracles.encoders import encoder_file
+from visrep.d2 import pkl as d2
 from visrep.errors import UserError
 from visrep.weights import EncoderFile, read_weights, write_encoder
-from visrep.weights import detectron2 as d2
-from visrep.weights.canonical import fingerprint, mismatch, require_finite
-from visrep.weights.pickle_files import write_pickle
-from visrep.weights.pickle_records import Global, Inert
-from visrep.weights.torch_files import read_tree, tensors_in
+from visrep.weights.containers.pickle_files import write_pickle
+from visrep.weights.containers.pickle_records import Global, Inert
+from visrep.weights.containers.torch_files import read_tree, tensors_in
+from visrep.weights.encoder_file import fingerprint, mismatch, require_finite
 
 LIMIT = 10.0  # seconds of processor time for one file
 

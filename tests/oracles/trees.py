@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visrep.weights.stored import Stored
-from visrep.weights.tree import Tree
+from visrep.weights.containers.stored import Stored
+from visrep.weights.containers.tree import Tree
 
 
 class Held(Stored):

@@ -5,7 +5,7 @@ import torchvision.transforms.v2.functional as tv
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 
-from visrep.data.views import Params, View, Views
+from visrep.data.views.batch import Params, View, Views
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 

@@ -6,22 +6,22 @@ import pytest
 from omegaconf import DictConfig
 from torch import nn
 
-from pretrain.checks import check, feature_maps, learning_rate, recipe_of, require_statistics
-from pretrain.methods.barlow_twins import BarlowTwins
-from pretrain.methods.byol import BYOL
-from pretrain.methods.exemplar import Exemplar
-from pretrain.methods.moco import MoCo
-from pretrain.methods.npid import NPID
-from pretrain.methods.simclr import SimCLR
-from pretrain.methods.simsiam import SimSiam
-from pretrain.methods.swav import SwAV
 from tests.pretrain.methods.steps import tiny_encoder
 from visrep.config import choices, compose
-from visrep.data.view_params import View
+from visrep.data.views.params import View
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm, set_batchnorm
-from visrep.nn.plan import Plan
 from visrep.nn.resnet import ResNet
+from visrep.pretrain.checks import check, feature_maps, learning_rate, recipe_of, require_statistics
+from visrep.pretrain.method import Plan
+from visrep.pretrain.methods.barlow_twins import BarlowTwins
+from visrep.pretrain.methods.byol import BYOL
+from visrep.pretrain.methods.exemplar import Exemplar
+from visrep.pretrain.methods.moco import MoCo
+from visrep.pretrain.methods.npid import NPID
+from visrep.pretrain.methods.simclr import SimCLR
+from visrep.pretrain.methods.simsiam import SimSiam
+from visrep.pretrain.methods.swav import SwAV
 
 MAKE = {
     "byol": lambda **k: BYOL(encoder=tiny_encoder(), hidden_dim=8, out_dim=8, **k),

@@ -7,10 +7,10 @@ from statistics import fmean
 import pytest
 import torch
 
-from pretrain.methods.swav import SwAV
 from visrep.cli import main
+from visrep.engine import snapshot
 from visrep.engine.health import WINDOW
-from visrep.weights import snapshot
+from visrep.pretrain.methods.swav import SwAV
 
 RUN = (
     *("pretrain", "data=scenes", "backbone=resnet18_small", "backbone.width=0.0625", "threads=1"),

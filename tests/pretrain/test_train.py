@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from visrep.cli import main
+from visrep.engine import snapshot
 from visrep.results import read
-from visrep.weights import load_encoder, snapshot
+from visrep.weights import load_encoder
 
 TINY = ("backbone=resnet18_small", "backbone.width=0.0625", "threads=1", "knn.times=0")
 MOCO = (

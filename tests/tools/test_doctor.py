@@ -11,9 +11,8 @@ import torch
 
 from visrep import config
 from visrep.errors import CheckFailed, ConfigError
-from visrep.paths import import_entry
+from visrep.tools import doctor
 
-doctor = import_entry("visrep.tools.doctor")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -107,16 +106,18 @@ def test_an_optional_part_fails_only_where_it_is_required(monkeypatch, capsys):
 
 
 def test_detectron2_is_asked_for_its_compiled_part(monkeypatch):
-    monkeypatch.setattr("transfer.detect_d2.version", lambda: (None, "its _C cannot be imported"))
+    monkeypatch.setattr(
+        "visrep.transfer.detection.engine_d2.version", lambda: (None, "its _C cannot be imported")
+    )
     found = doctor.detectron2()
     assert "_C cannot be imported" in found.problem
     assert doctor.INSTALL in found.problem and "engine=auto" in found.problem
 
 
 def test_detectron2_cannot_even_be_looked_for(monkeypatch):
-    for name in ("transfer.detect_d2", "pycocotools"):
+    for name in ("visrep.transfer.detection.engine_d2", "pycocotools"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delattr("transfer.detect_d2", raising=False)
+    monkeypatch.delattr("visrep.transfer.detection.engine_d2", raising=False)
     assert "cannot look for it" in doctor.detectron2().problem
 
 

@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from tests.small_data import composed, write_folder
-from visrep import paths, results
+from visrep import results
 from visrep.config import compose
 from visrep.errors import ConfigError
+from visrep.tools import exemplar_curve as curve
 
-curve = paths.import_entry("visrep.tools.exemplar_curve")
 Point = curve.Point
 
 

@@ -14,10 +14,9 @@ from visrep.config import compose
 from visrep.data.preprocess import Preprocess
 from visrep.errors import CheckFailed, ConfigError, UserError
 from visrep.nn.classifier import Classifier
-from visrep.paths import import_entry
+from visrep.tools import export
 from visrep.weights import load_classifier, save_encoder
 
-export = import_entry("visrep.tools.export")
 runtime: Any = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 onnx: Any = pytest.importorskip("onnx", reason="the extra `export` is not installed")
 

@@ -14,12 +14,11 @@ from tests.oracles.detectron2_files import converted
 from tests.oracles.encoders import PREPROCESS, encoder_file, in_memory, net
 from visrep import config as configs
 from visrep.cli import main
+from visrep.d2 import pkl as d2
+from visrep.d2.lint.config import DEFAULTS
 from visrep.errors import CheckFailed, UserError
-from visrep.paths import import_entry
-from visrep.weights import detectron2 as d2
+from visrep.tools import lint_d2
 
-lint_d2 = import_entry("visrep.tools.lint_d2")
-DEFAULTS = import_entry("visrep.tools.lint_d2_config").DEFAULTS
 R50 = {"depth": 50, "width": 0.0625, "stem": "imagenet"}
 
 C4 = """\

@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from tests.oracles.encoders import PREPROCESS, encoder_file, head, net, stir
 from tests.oracles.small_disk import small_disk
 from visrep import convert
+from visrep.d2 import pkl as d2
 from visrep.errors import CheckFailed, ConfigError, UserError
 from visrep.nn.classifier import Classifier
 from visrep.paths import config_dir
-from visrep.weights import detectron2 as d2
 from visrep.weights import load_classifier, read_weights, save_encoder
 
 
@@ -297,7 +297,7 @@ def test_a_net_that_detectron2_computes_otherwise_is_refused(tmp_path, monkeypat
         config["MODEL"]["RESNETS"]["STRIDE_IN_1X1"] = True
         return config
 
-    monkeypatch.setattr("transfer.d2_settings.settings", wrong)
+    monkeypatch.setattr("visrep.d2.settings.settings", wrong)
     with pytest.raises(CheckFailed, match=r"/x\.pkl: .*Detectron2's backbone, the limit is 1e-05"):
         run(tmp_path / "encoder.safetensors", tmp_path / "x.pkl", to="detectron2")
     assert names(tmp_path) == {"encoder.safetensors"}

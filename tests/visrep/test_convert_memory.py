@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from visrep.weights.canonical import build
+from visrep.weights.encoder_file import build
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 LIMIT = 1.3  # of the encoder's size

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from visrep import dist
 from visrep.data.datasets import ImageDataset
 from visrep.data.images import BrokenImages, read_or_next
-from visrep.data.views import Views
+from visrep.data.views.batch import Views
 from visrep.errors import ConfigError
 from visrep.seeds import derive_seed, epoch_order
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from visrep.data.boxes import existing_folder, inside
 from visrep.data.datasets import ImageDataset, ImageFiles
+from visrep.data.detection.boxes import existing_folder, inside
+from visrep.data.detection.voc import read_voc
 from visrep.data.images import SUFFIXES
-from visrep.data.voc import read_voc
 from visrep.errors import ConfigError, UserError
 
 

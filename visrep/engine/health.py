@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from visrep import dist, files
-from visrep.engine import blackbox
+from visrep.engine import offending_batch, snapshot
+from visrep.engine.levels import Levels
 from visrep.errors import Diverged
 from visrep.nn.embeddings import effective_rank, spread
-from visrep.nn.levels import Levels
-from visrep.weights import snapshot
 
 log = logging.getLogger("visrep")
 
@@ -233,5 +232,5 @@ def stop(out: Path | None, report: dict[str, Any]) -> NoReturn:
         dist.barrier()
         good = snapshot.newest(out / "snapshots")
         kept = "no snapshot is good" if good is None else f"the snapshot of step {good} is good"
-        line += f" [{out / blackbox.BATCH} has the batch; {kept}]"
+        line += f" [{out / offending_batch.BATCH} has the batch; {kept}]"
     raise Diverged(line)

@@ -18,16 +18,15 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor, nn
 
 from visrep import dist
-from visrep.engine import blackbox, parallel
+from visrep.engine import offending_batch, parallel, snapshot
 from visrep.engine.health import VERDICTS, Health, stop, write_verdict
 from visrep.engine.hooks import Hook
+from visrep.engine.optim import set_learning_rate
 from visrep.engine.precision import autocast_dtype
 from visrep.engine.run import Interrupted
 from visrep.engine.task import Progress, Task
 from visrep.engine.writers import Meter, Writer
 from visrep.errors import ConfigError
-from visrep.optim import set_learning_rate
-from visrep.weights import snapshot
 
 log = logging.getLogger("visrep")
 
@@ -100,7 +99,7 @@ class Trainer:
         self.out = out
         self.dtype = autocast_dtype(precision, self.device)
         self.health = health
-        self.watch = blackbox.FiniteWatch(self.task, self.device)
+        self.watch = offending_batch.FiniteWatch(self.task, self.device)
         self.accumulate = accumulate
         self.snapshot_every = snapshot_every
         self.log_every = log_every
@@ -221,13 +220,13 @@ class Trainer:
         found = self.watch.found(self.step)
         if found is not None:
             step, what = found
-            knob = blackbox.advice(self.optimizer, batch_is_finite=self._keep_batch(step))
+            knob = offending_batch.advice(self.optimizer, batch_is_finite=self._keep_batch(step))
             self.write({"health": float(VERDICTS.index("diverged"))})
             line = f"health: diverged: {what} not finite at step {step + 1}: {knob}"
             stop(self.out, {"verdict": "diverged", "line": line, "step": step + 1})
 
     def _keep_batch(self, step: int) -> bool:
-        return blackbox.keep_batch(
+        return offending_batch.keep_batch(
             self.out,
             batches=self.batches,
             step=step,

@@ -7,7 +7,7 @@ from typing import Any
 
 from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import BASIC, BLOCKS, DEEP_STEMS
-from visrep.weights.canonical import build, differences, shapes_of
+from visrep.weights.encoder_file import build, differences, shapes_of
 
 Shape = tuple[int, ...]
 

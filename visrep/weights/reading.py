@@ -7,7 +7,8 @@ import torch
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.nn.heads import MLP
-from visrep.weights.canonical import (
+from visrep.weights.containers.torch_files import read_tree
+from visrep.weights.encoder_file import (
     Encoder,
     EncoderFile,
     LoadedClassifier,
@@ -15,10 +16,9 @@ from visrep.weights.canonical import (
     into_module,
     require_finite,
 )
+from visrep.weights.foreign import Choice
 from visrep.weights.formats import identify
-from visrep.weights.heads import CLASSIFIER
-from visrep.weights.state import Choice
-from visrep.weights.torch_files import read_tree
+from visrep.weights.head_choice import CLASSIFIER
 
 ASK_NOTHING = Choice()
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from pretrain.methods.barlow_twins import BarlowTwins, correlation, parts
 from tests.oracles import redundancy
 from tests.pretrain.methods.steps import (
     assert_same,
@@ -15,6 +14,7 @@ from tests.pretrain.methods.steps import (
 from tests.processes import run_on_two
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
+from visrep.pretrain.methods.barlow_twins import BarlowTwins, correlation, parts
 
 
 def make() -> BarlowTwins:

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.methods.byol import BYOL, distance
 from tests.oracles import siamese
 from tests.pretrain.methods.steps import (
     Now,
@@ -17,6 +16,7 @@ from tests.pretrain.methods.steps import (
 from tests.processes import run_on_two
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
+from visrep.pretrain.methods.byol import BYOL, distance
 
 
 def make() -> BYOL:

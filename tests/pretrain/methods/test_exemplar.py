@@ -6,21 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.methods.exemplar import Exemplar, surrogate_loss
 from tests.pretrain.methods.steps import assert_same, batch_of, tiny_encoder, train
 from tests.processes import run_on_two
 from visrep.cli import main
+from visrep.data.builtin.scenes import draw_crops
 from visrep.data.datasets import MemoryImages
-from visrep.data.exemplar import ExemplarLoader, Exemplars
-from visrep.data.scenes import draw_crops
+from visrep.data.exemplar.surrogate_classes import ExemplarLoader, Exemplars
+from visrep.engine import snapshot
 from visrep.engine.hooks import Hook
+from visrep.engine.optim import multistep
 from visrep.engine.trainer import Trainer
 from visrep.errors import ConfigError
 from visrep.nn.exemplar_nets import ExemplarNet
-from visrep.optim import multistep
+from visrep.pretrain.methods.exemplar import Exemplar, surrogate_loss
 from visrep.results import read
-from visrep.weights import load_encoder, snapshot
-from visrep.weights.exemplar import read_exemplar
+from visrep.weights import load_encoder
+from visrep.weights.exemplar_file import read_exemplar
 
 ONE = (16,)
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.methods.moco import MoCo, info_nce
 from tests.oracles import contrastive
 from tests.pretrain.methods.steps import Now, assert_same, batch_of, tiny_encoder, train
 from tests.processes import run_on_two
@@ -17,6 +16,7 @@ from visrep.errors import ConfigError
 from visrep.nn import ema
 from visrep.nn.batchnorm import BatchNorm, set_batchnorm
 from visrep.nn.embeddings import unit
+from visrep.pretrain.methods.moco import MoCo, info_nce
 from visrep.weights import load_encoder
 
 

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from pretrain.methods.npid import NPID, chosen_logits, exact_softmax, noise_contrastive, proximity
 from tests.oracles import instances
 from tests.pretrain.methods.steps import (
     Now,
@@ -19,6 +18,13 @@ from tests.pretrain.methods.steps import (
 from tests.processes import run_on_two
 from visrep.errors import ConfigError
 from visrep.nn.embeddings import unit
+from visrep.pretrain.methods.npid import (
+    NPID,
+    chosen_logits,
+    exact_softmax,
+    noise_contrastive,
+    proximity,
+)
 
 ONE = (16,)
 

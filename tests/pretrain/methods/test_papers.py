@@ -6,8 +6,8 @@ import re
 import pytest
 import torch
 
-from visrep import optim
 from visrep.config import choices, compose, instantiate
+from visrep.engine import optim
 from visrep.nn.exemplar_nets import ExemplarNet
 from visrep.paths import config_dir
 

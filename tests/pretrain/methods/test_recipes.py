@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from tests.pretrain.methods.steps import Now, batch_of, tiny_encoder
-from visrep import optim
 from visrep.config import choices, compose, instantiate
+from visrep.engine import optim, snapshot
 from visrep.engine.hooks import Hook
 from visrep.engine.trainer import Trainer
 from visrep.nn.embeddings import effective_rank, spread
-from visrep.weights import snapshot
 
 # Widths and lengths that would only cost time here.
 SHRUNK = {

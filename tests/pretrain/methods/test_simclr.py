@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from pretrain.methods.simclr import SimCLR, nt_xent
 from tests.oracles import contrastive
 from tests.pretrain.methods.steps import (
     Now,
@@ -19,6 +18,7 @@ from tests.processes import run_on_two
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.embeddings import unit
+from visrep.pretrain.methods.simclr import SimCLR, nt_xent
 
 
 def loss_of(z: torch.Tensor, temperature: float, **kwargs: object) -> torch.Tensor:

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.methods.simsiam import SimSiam, negative_cosine
 from tests.oracles import siamese
 from tests.pretrain.methods.steps import (
     assert_same,
@@ -14,10 +13,11 @@ from tests.pretrain.methods.steps import (
     train,
 )
 from tests.processes import run_on_two
-from visrep import optim
+from visrep.engine import optim
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.embeddings import spread
+from visrep.pretrain.methods.simsiam import SimSiam, negative_cosine
 
 
 def make() -> SimSiam:

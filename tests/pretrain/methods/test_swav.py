@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from pretrain.methods.swav import SwAV, sinkhorn, swapped_prediction, used_share
 from tests.oracles import clusters
 from tests.pretrain.methods.steps import (
     Now,
@@ -20,6 +19,7 @@ from visrep import dist
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.embeddings import unit
+from visrep.pretrain.methods.swav import SwAV, sinkhorn, swapped_prediction, used_share
 
 SIZES = (16, 16, 8, 8)
 

@@ -7,7 +7,7 @@ from tests.processes import run_on_two
 from visrep.data.datasets import MemoryImages
 from visrep.data.images import BrokenImage
 from visrep.data.loader import Loader
-from visrep.data.views import View, Views
+from visrep.data.views.batch import View, Views
 from visrep.errors import ConfigError, UserError
 from visrep.seeds import generator
 

@@ -9,11 +9,11 @@ import torch
 from tests.processes import run_on_two
 from tests.visrep.engine.test_trainer import Regression, StopAt, Stream, assert_same, make
 from visrep import dist
+from visrep.engine import snapshot
 from visrep.engine.health import Health, Reading, stop, write_verdict
+from visrep.engine.levels import Levels
 from visrep.errors import Diverged
 from visrep.nn.embeddings import effective_rank, spread
-from visrep.nn.levels import Levels
-from visrep.weights import snapshot
 
 CONTRAST = Levels(loss_collapsed=math.log(256), knob="lower optim.lr")
 SIAMESE = Levels(loss_collapsed=-1.0, knob="method.stop_gradient=true")

@@ -7,7 +7,7 @@ from torch import nn
 from tests.pretrain.methods.steps import tiny_encoder
 from visrep.errors import ConfigError
 from visrep.nn.exemplar_nets import NETS, ExemplarNet, LayerFeatures, pooled
-from visrep.weights.canonical import fingerprint
+from visrep.weights.encoder_file import fingerprint
 
 # Weights and biases, layer by layer, of 5x5 convolutions without padding.
 PARAMETERS = {

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from visrep.errors import UserError
-from visrep.weights.canonical import EncoderFile
+from visrep.weights.containers.pickle_records import Inert, printable
+from visrep.weights.containers.torch_files import Tree, tensors_in
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import Choice
 from visrep.weights.formats import (
     barlow_twins,
     byol,
@@ -31,9 +34,6 @@ from visrep.weights.formats import (
     visrep_encoder,
     vissl,
 )
-from visrep.weights.pickle_records import Inert, printable
-from visrep.weights.state import Choice
-from visrep.weights.torch_files import Tree, tensors_in
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@
 `fc`, and what its evaluation saves is torchvision's with `fc`.
 """
 
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.state import Choice, State, encoder_file, unwrap
-from visrep.weights.tree import Tree
+from visrep.weights.containers.tree import Tree
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import Choice, State, encoder_file, unwrap
 
 NAME = "Barlow Twins"
 

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from visrep.data.preprocess import Preprocess
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.heads import head_or_classifier
-from visrep.weights.pickle_records import Inert
-from visrep.weights.state import MEAN, STD, Choice, Raw, State, encoder_file, head_of
-from visrep.weights.stored import Stored
-from visrep.weights.tree import Tree, tensors_in
+from visrep.weights.containers.pickle_records import Inert
+from visrep.weights.containers.stored import Stored
+from visrep.weights.containers.tree import Tree, tensors_in
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import MEAN, STD, Choice, Raw, State, encoder_file, head_of
+from visrep.weights.head_choice import head_or_classifier
 
 NAME = "BYOL checkpoint of haiku"
 _NET = re.compile(r"res_net\d+/~/(.+)")

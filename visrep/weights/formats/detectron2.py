@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
+from visrep.d2 import pkl as written
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
-from visrep.weights import detectron2 as written
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.state import Choice, Raw, State, encoder_file
-from visrep.weights.torch_files import Tree, float_tensor
+from visrep.weights.containers.torch_files import Tree, float_tensor
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import Choice, Raw, State, encoder_file
 
 NAME = "Detectron2"
 EPS = 1e-5  # of a batch norm

@@ -7,9 +7,9 @@ first 1x1 convolution, false in all that are published by its authors) looks the
 
 import re
 
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.state import Choice, State, encoder_file, unwrap
-from visrep.weights.torch_files import Tree
+from visrep.weights.containers.torch_files import Tree
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import Choice, State, encoder_file, unwrap
 
 NAME = "Hugging Face ResNet"
 _KINDS = {"convolution": "conv", "normalization": "bn"}

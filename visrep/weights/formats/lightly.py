@@ -23,19 +23,10 @@ import torch
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.architecture import NAME as BACKBONE_NAME
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.state import (
-    MEAN,
-    STD,
-    Choice,
-    Raw,
-    State,
-    encoder_file,
-    pick,
-    unwrap,
-)
-from visrep.weights.stored import Stored
-from visrep.weights.tree import Tree, check_tensor, float_tensor
+from visrep.weights.containers.stored import Stored
+from visrep.weights.containers.tree import Tree, check_tensor, float_tensor
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import MEAN, STD, Choice, Raw, State, encoder_file, pick, unwrap
 
 NAME = "lightly"
 BN_EPS = 1e-5

@@ -15,9 +15,9 @@ from collections.abc import Collection
 
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.state import Choice, State, encoder_file, pick, unwrap
-from visrep.weights.tree import Tree
+from visrep.weights.containers.tree import Tree
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import Choice, State, encoder_file, pick, unwrap
 
 NAME = "lightly-train"
 

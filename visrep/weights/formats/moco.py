@@ -7,9 +7,9 @@ linear, ReLU, linear (v2). The state dict of a linear evaluation is torchvision'
 
 import re
 
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.state import Choice, State, encoder_file, pick, unwrap
-from visrep.weights.tree import Tree
+from visrep.weights.containers.tree import Tree
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import Choice, State, encoder_file, pick, unwrap
 
 NAME = "MoCo"
 _ENCODERS = {"query": "encoder_q.", "key": "encoder_k."}

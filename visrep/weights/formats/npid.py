@@ -8,9 +8,9 @@ counted.
 """
 
 from visrep.data.preprocess import Preprocess
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.state import Choice, State, encoder_file, unwrap
-from visrep.weights.tree import Tree, tensors_in
+from visrep.weights.containers.tree import Tree, tensors_in
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import Choice, State, encoder_file, unwrap
 
 NAME = "NPID"
 CIFAR = Preprocess(size=32, resize=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))

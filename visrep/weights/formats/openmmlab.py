@@ -12,10 +12,20 @@ from typing import Any
 
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.names import features, shortcut_kind, shortcut_names
-from visrep.weights.state import MEAN, STD, Choice, Raw, State, encoder_file, head_of, pick, unwrap
-from visrep.weights.torch_files import Tree
+from visrep.weights.containers.torch_files import Tree
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import (
+    MEAN,
+    STD,
+    Choice,
+    Raw,
+    State,
+    encoder_file,
+    head_of,
+    pick,
+    unwrap,
+)
+from visrep.weights.naming import features, shortcut_kind, shortcut_names
 
 NAME = "OpenMMLab"
 # (encoder, prefix of its net, prefix of its neck), the one that is evaluated first

@@ -10,12 +10,12 @@ from typing import Any
 
 from visrep.errors import UserError
 from visrep.nn.resnet import BASIC, BLOCKS
-from visrep.weights.canonical import EncoderFile
+from visrep.weights.containers.stored import Stored
+from visrep.weights.containers.tree import Tree
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import Choice, Raw, State, encoder_file, head_of
 from visrep.weights.formats.simclr_torch import preprocess
-from visrep.weights.heads import Head, head_or_classifier
-from visrep.weights.state import Choice, Raw, State, encoder_file, head_of
-from visrep.weights.stored import Stored
-from visrep.weights.tree import Tree
+from visrep.weights.head_choice import Head, head_or_classifier
 
 NAME = "SimCLR checkpoint of TensorFlow"
 _FIRST = "base_model/conv2d/kernel"

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Iterable
 
 from visrep.data.preprocess import Preprocess
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.heads import Head, head_or_classifier
-from visrep.weights.state import Choice, State, encoder_file, head_of
-from visrep.weights.tree import Tree, float_tensor
+from visrep.weights.containers.tree import Tree, float_tensor
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import Choice, State, encoder_file, head_of
+from visrep.weights.head_choice import Head, head_or_classifier
 
 NAME = "SimCLRv2-Pytorch checkpoint"
 _STEM = {"0": "conv1", "1.0": "bn1"}

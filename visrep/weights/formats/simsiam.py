@@ -5,9 +5,9 @@ projection head of three layers, the last with a bias that is not trained and a 
 gamma and beta.
 """
 
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.state import Choice, State, encoder_file, unwrap
-from visrep.weights.tree import Tree
+from visrep.weights.containers.tree import Tree
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import Choice, State, encoder_file, unwrap
 
 NAME = "SimSiam"
 

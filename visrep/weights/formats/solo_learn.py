@@ -10,9 +10,9 @@ and whether the head has ReLUs, which all have but DINO's (told by its prototype
 import re
 from collections.abc import Collection
 
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.state import INPUTS, Choice, State, encoder_file, pick, unwrap
-from visrep.weights.tree import Tree, check_tensor
+from visrep.weights.containers.tree import Tree, check_tensor
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import INPUTS, Choice, State, encoder_file, pick, unwrap
 
 NAME = "solo-learn"
 _GROUPS = {

@@ -10,9 +10,9 @@ The standard deviation of the red channel is 0.228 in their code, where everybod
 
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.state import MEAN, Choice, State, encoder_file, unwrap
-from visrep.weights.tree import Tree
+from visrep.weights.containers.tree import Tree
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import MEAN, Choice, State, encoder_file, unwrap
 
 NAME = "SwAV"
 STD = (0.228, 0.224, 0.225)

@@ -9,13 +9,13 @@ from typing import Any
 
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.names import shortcut_kind, shortcut_names, without_wrappers
-from visrep.weights.pickle_records import Inert
-from visrep.weights.safetensors_files import write_safetensors
-from visrep.weights.state import MEAN, STD, Choice, State, encoder_file, pick
-from visrep.weights.torch_files import Tree, read_tree
-from visrep.weights.tree import renamed
+from visrep.weights.containers.pickle_records import Inert
+from visrep.weights.containers.safetensors_files import write_safetensors
+from visrep.weights.containers.torch_files import Tree, read_tree
+from visrep.weights.containers.tree import renamed
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import MEAN, STD, Choice, State, encoder_file, pick
+from visrep.weights.naming import shortcut_kind, shortcut_names, without_wrappers
 
 NAME = "timm"
 WITHOUT_FC = "create the model with num_classes=0"

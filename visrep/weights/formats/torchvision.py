@@ -15,14 +15,14 @@ from typing import Any
 import torchvision.models as models
 from torch import nn
 
+from visrep.d2.pkl import describe
 from visrep.errors import UserError
 from visrep.weights.architecture import NAME as BACKBONE_NAME
-from visrep.weights.canonical import EncoderFile
-from visrep.weights.detectron2 import describe
+from visrep.weights.containers.torch_files import Tree, read_tree, save_torch
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import Choice, State, encoder_file, pick
 from visrep.weights.formats import simclr_torch
-from visrep.weights.names import without_wrappers
-from visrep.weights.state import Choice, State, encoder_file, pick
-from visrep.weights.torch_files import Tree, read_tree, save_torch
+from visrep.weights.naming import without_wrappers
 
 NAME = "torchvision state dict"
 WITHOUT_FC = "load it with strict=False"

@@ -5,9 +5,9 @@ from typing import Any
 
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
-from visrep.weights.canonical import FORMAT, EncoderFile, mismatch
-from visrep.weights.state import Choice
-from visrep.weights.tree import AGAIN, OnDemand, Tree
+from visrep.weights.containers.tree import AGAIN, OnDemand, Tree
+from visrep.weights.encoder_file import FORMAT, EncoderFile, mismatch
+from visrep.weights.foreign import Choice
 
 NAME = "visrep encoder"
 

@@ -14,11 +14,11 @@ import re
 from typing import Any
 
 from visrep.errors import UserError
-from visrep.weights.canonical import EncoderFile
+from visrep.weights.containers.torch_files import Tree
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.foreign import Choice, Raw, State, encoder_file, head_of, pick
 from visrep.weights.formats import simclr_torch
-from visrep.weights.names import features
-from visrep.weights.state import Choice, Raw, State, encoder_file, head_of, pick
-from visrep.weights.torch_files import Tree
+from visrep.weights.naming import features
 
 NAME = "VISSL"
 _TRUNK = re.compile(r"trunk\.(?:base_model\.)?_feature_blocks\.")

@@ -7,8 +7,8 @@ from tests.oracles.checkpoints import tf
 from tests.visrep.weights.formats.test_simclr import difference, features, projected
 from visrep.errors import UserError
 from visrep.weights import read_weights
+from visrep.weights.foreign import Choice
 from visrep.weights.reading import classifier_of
-from visrep.weights.state import Choice
 
 
 def images(height: int = 64, width: int = 64) -> torch.Tensor:

@@ -7,11 +7,11 @@ import torch
 
 from tests.oracles.checkpoints.frameworks import caffe2, detector, moco_converted
 from tests.oracles.encoders import in_memory
+from visrep.d2 import pkl as d2
 from visrep.errors import UserError
-from visrep.weights import detectron2 as d2
 from visrep.weights import read_weights
+from visrep.weights.foreign import Choice
 from visrep.weights.reading import encoder_of
-from visrep.weights.state import Choice
 
 
 def test_a_file_that_visrep_wrote_is_read_back(tmp_path):

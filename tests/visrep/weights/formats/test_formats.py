@@ -7,9 +7,9 @@ from tests.oracles.checkpoints import tf
 from tests.oracles.trees import tree
 from visrep.errors import UserError
 from visrep.weights import formats
+from visrep.weights.containers.pickle_records import Inert
+from visrep.weights.containers.torch_files import read_tree
 from visrep.weights.formats import FORMATS, Format, identify, prefixes
-from visrep.weights.pickle_records import Inert
-from visrep.weights.torch_files import read_tree
 
 W = torch.zeros(1)
 

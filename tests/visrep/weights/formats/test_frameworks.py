@@ -9,10 +9,10 @@ from tests.oracles.checkpoints.frameworks import CASES
 from visrep.errors import UserError
 from visrep.nn.heads import MLP
 from visrep.weights import read_weights
+from visrep.weights.containers.torch_files import read_tree
+from visrep.weights.foreign import Choice
 from visrep.weights.formats import FORMATS
 from visrep.weights.reading import classifier_of, encoder_of
-from visrep.weights.state import Choice
-from visrep.weights.torch_files import read_tree
 
 TOLERANCE = 1e-5
 SEVERAL = (

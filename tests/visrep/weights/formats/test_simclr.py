@@ -10,10 +10,10 @@ from visrep.errors import UserError
 from visrep.nn.heads import MLP
 from visrep.nn.resnet import ResNet
 from visrep.weights import EncoderFile, load_classifier, read_weights
-from visrep.weights.canonical import into_module
+from visrep.weights.encoder_file import into_module
+from visrep.weights.foreign import Choice
 from visrep.weights.formats.simclr_tf import creation_order
 from visrep.weights.reading import classifier_of, encoder_of
-from visrep.weights.state import Choice
 
 HEAD = 3 + 2 * 4 + 3  # kernels, two whole batch norms, one without beta
 

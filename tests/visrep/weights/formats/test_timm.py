@@ -11,7 +11,7 @@ from visrep.errors import UserError
 from visrep.nn.resnet import ResNet
 from visrep.paths import config_dir
 from visrep.weights import load_encoder, read_weights
-from visrep.weights.canonical import write_encoder
+from visrep.weights.encoder_file import write_encoder
 from visrep.weights.formats import timm as format_
 
 SLOW = pytest.mark.slow

@@ -8,7 +8,7 @@ from tests.oracles.encoders import numbered, stir
 from visrep.errors import UserError
 from visrep.nn.resnet import ResNet
 from visrep.weights import EncoderFile, load_classifier, load_encoder, read_weights
-from visrep.weights.canonical import build, shapes_of
+from visrep.weights.encoder_file import build, shapes_of
 from visrep.weights.formats import torchvision
 
 SLOW = pytest.mark.slow

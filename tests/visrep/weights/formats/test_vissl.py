@@ -7,8 +7,8 @@ from tests.oracles.checkpoints.frameworks import classifier, vissl_converted, vi
 from tests.oracles.checkpoints.tf import simclr_port
 from visrep.errors import UserError
 from visrep.weights import read_weights
+from visrep.weights.foreign import Choice
 from visrep.weights.reading import encoder_of
-from visrep.weights.state import Choice
 
 TRUNK = {"_feature_blocks.conv1.weight": torch.ones(4, 3, 7, 7)}
 

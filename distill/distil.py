@@ -1,0 +1,216 @@
+"""`visrep distill teacher=runs/ft10/encoder.safetensors student=resnet18_small_w8 out=DIR`.
+
+Distillation as in SimCLR v2 (arXiv 2006.10029, section 2): all images, their labels unused, each
+cropped and mirrored once for both nets; a frozen teacher in inference mode; a student from scratch
+with its classifier, which starts at zero, on the encoder itself. LARS, learning rate
+0.1 * sqrt(B) with a linear warm-up over 5 % of the run and a cosine to 0.
+
+`teacher` is an encoder file with a classifier, or the name of a backbone: then `teacher_weights`
+names its file, or is the word `random`.
+"""
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from visrep import dist
+from visrep.config import choices, instantiate, named
+from visrep.data.datasets import ImageDataset
+from visrep.data.loader import Loader
+from visrep.data.preprocess import Preprocess
+from visrep.distill.distillation import Distillation
+from visrep.distill.finetune import labelled
+from visrep.distill.recipe import measure, parameters, total_steps
+from visrep.engine import optim
+from visrep.engine.evaluation import input_of
+from visrep.engine.run import open_run
+from visrep.engine.trainer import Trainer
+from visrep.errors import ConfigError
+from visrep.nn.batchnorm import set_batchnorm
+from visrep.nn.classifier import Classifier
+from visrep.nn.resnet import ResNet
+from visrep.seeds import derive_seed
+from visrep.weights import load_classifier, save_encoder
+
+
+def backbone(name: str, *, seed: int, role: str) -> ResNet:
+    """A fresh net of `configs/backbone/NAME.yaml`, a function of `seed` and its role."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, role))
+        return instantiate(named("backbone", name))
+
+
+def teacher_from(
+    teacher: str, weights: str | None, *, classes: int, size: int, seed: int
+) -> tuple[Classifier, Preprocess, str]:
+    """The teacher, what its input goes through, and its sha256 ("none" for a random one).
+
+    Args:
+        teacher: an encoder file with a classifier, or the name of a backbone.
+        weights: of a named backbone: the file, whose backbone must be that one, or "random".
+        classes, size: of a random teacher.
+
+    Raises:
+        ConfigError: `weights` is missing, superfluous, or the file is of another backbone.
+        UserError: the file cannot be read or has no classifier.
+    """
+    is_name = teacher in choices("backbone")
+    if not is_name:
+        if weights is not None:
+            raise ConfigError(
+                f"teacher_weights={weights}: teacher={teacher} is a file already; leave it out, or "
+                "name a backbone as the teacher"
+            )
+        if not Path(teacher).exists() and not Path(teacher).suffix:
+            named("backbone", teacher)  # raises, with the nearest name
+        weights = teacher
+    if weights is None:
+        raise ConfigError(
+            f"teacher={teacher} is a backbone without weights: add teacher_weights=FILE (a "
+            "finetuned net), or teacher_weights=random to try things out"
+        )
+    if weights == "random":
+        net = Classifier(
+            encoder=backbone(teacher, seed=seed, role="teacher"), classes=classes, zero_init=False
+        )
+        plain = Preprocess(size=size, resize=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        return net, plain, "none"
+    loaded = load_classifier(weights)
+    if is_name:
+        with torch.device("meta"):
+            wanted = instantiate(named("backbone", teacher)).spec
+        if loaded.encoder.spec != wanted:
+            raise ConfigError(
+                f"{weights} holds a backbone {loaded.encoder.spec}, but teacher={teacher} is "
+                f"{wanted}: name the right one"
+            )
+    return loaded, loaded.preprocess, loaded.sha256
+
+
+def known_labels(train: ImageDataset, labels: float | str, *, draw: int) -> Tensor:
+    """N int64: the label of every image whose label may be used, -1 for the others."""
+    if train.labels is None:
+        raise ConfigError(f"alpha < 1 needs labels, and {train.name} has none: set alpha=1")
+    indices = labelled(train, labels, draw=draw)
+    return torch.full_like(train.labels, -1).index_copy_(0, indices, train.labels[indices])
+
+
+def main(cfg: DictConfig) -> None:
+    """Build both nets, train the student, measure both, save the student."""
+    run = open_run(cfg)
+    train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
+    names = train.classes
+    teacher, preprocess, teacher_sha256 = teacher_from(
+        cfg.teacher,
+        cfg.teacher_weights,
+        classes=len(names) if names else int(cfg.classes),
+        size=int(cfg.size),
+        seed=run.seed,
+    )
+    outputs = teacher.fc.out_features
+    known = getattr(teacher, "classes", None) or names
+    if names is not None and (outputs != len(names) or list(known) != list(names)):
+        raise ConfigError(
+            f"the teacher's {outputs} classes are not the {len(names)} of {train.name}: "
+            "finetune it on this data, or choose the data it was finetuned on"
+        )
+    student = Classifier(
+        encoder=backbone(cfg.student, seed=run.seed, role="student"), classes=outputs
+    )
+    set_batchnorm(student, mode="sync")
+    teacher.to(run.device).to(memory_format=torch.channels_last)
+    alpha = float(cfg.alpha)
+    task = Distillation(
+        teacher=teacher,
+        student=student,
+        temperature=float(cfg.temperature),
+        alpha=alpha,
+        tau_squared=bool(cfg.tau_squared),
+        labels=known_labels(train, cfg.labels, draw=int(cfg.draw)) if alpha < 1 else None,
+    )
+    batch_size = int(cfg.batch_size)
+    steps = total_steps(len(train), epochs=float(cfg.epochs), batch_size=batch_size)
+    if cfg.steps is not None:
+        steps = int(cfg.steps)
+    recipe = OmegaConf.to_container(cfg.optim, resolve=True)
+    assert isinstance(recipe, dict)
+    optimizer, schedule = optim.build(
+        student,
+        batch_size=batch_size,
+        steps_per_epoch=len(train) / batch_size,
+        total_steps=steps,
+        **{str(key): value for key, value in recipe.items()},
+    )
+    run.log.info(
+        "distil %s (%s parameters) into %s (%s): %d images of %s, %d steps of %d, lr %.4g",
+        cfg.teacher,
+        f"{parameters(teacher):,}",
+        cfg.student,
+        f"{parameters(student):,}",
+        len(train),
+        train.name,
+        steps,
+        batch_size,
+        optimizer.param_groups[0]["lr"],
+    )
+    views = instantiate(cfg.views, **input_of(preprocess))
+    Trainer(
+        task=task,
+        optimizer=optimizer,
+        schedule=schedule,
+        batches=Loader(
+            train,
+            views=views,
+            batch_size=batch_size,
+            seed=run.seed,
+            workers=int(cfg.workers),
+            device=run.device,
+            continuous=True,
+        ),
+        total_steps=steps,
+        device=run.device,
+        out=run.out,
+        precision=cfg.precision,
+        snapshot_every=int(cfg.snapshot_every),
+        log_every=int(cfg.log_every),
+        writers=run.writers(total=steps, label="distil"),
+    ).fit()
+    if not dist.is_main():
+        return
+    path = run.out / "encoder.safetensors"
+    sha256 = save_encoder(
+        path,
+        encoder=student.encoder,
+        preprocess=preprocess,
+        fc=student.fc,
+        classes=known,
+        source={"method": "distill", "command": run.command, "teacher": teacher_sha256},
+    )
+    run.log.info("%s", path)
+    if test is None or test.labels is None:
+        run.log.info("no labelled test set: nothing is measured")
+        return
+    weights_file = cfg.teacher if cfg.teacher_weights is None else cfg.teacher_weights
+    for role, net, digest, file in (
+        ("teacher", teacher, teacher_sha256, Path(weights_file)),
+        ("student", student, sha256, path),
+    ):
+        found = measure(net, test, preprocess, device=run.device, workers=int(cfg.workers))
+        for metric, value in found.items():
+            run.log.info("distill %s of the %s on %s: %.2f %%", metric, role, test.name, value)
+            run.record(
+                task="distill",
+                dataset=test.name,
+                metric=metric,
+                value=value,
+                weights=digest,
+                init="random" if digest == "none" else "pretrained",
+                role=role,
+                teacher=teacher_sha256,
+                temperature=float(cfg.temperature),
+                alpha=alpha,
+                parameters=parameters(net),
+                bytes=file.stat().st_size if file.is_file() else None,
+            )

@@ -1,0 +1,84 @@
+"""Tiny detection data for the tests: bright squares and discs on dark noise."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as rle
+
+from visrep.d2.protocol import Protocol
+from visrep.data.detection import Box, DetectionDataset, ImageRecord
+
+
+def shapes(folder: Path, *, images: int, seed: int, name: str = "shapes/train") -> DetectionDataset:
+    """`images` pictures of 48 to 64 px with one or two shapes each, written under `folder`."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    records = []
+    for number in range(images):
+        height, width = (48, 64) if number % 2 else (64, 48)
+        pixels = rng.integers(0, 60, (height, width, 3))
+        boxes = []
+        for column in range(rng.integers(1, 3)):
+            side = int(rng.integers(14, 20))
+            x = int(rng.integers(0, width // 2 - side + 1)) + column * width // 2
+            y = int(rng.integers(0, height - side))
+            category = int(rng.integers(2))
+            v, u = np.mgrid[:height, :width]
+            inside = (u >= x) & (u < x + side) & (v >= y) & (v < y + side)
+            if category:
+                radius = side / 2
+                inside &= (u + 0.5 - x - radius) ** 2 + (v + 0.5 - y - radius) ** 2 <= radius**2
+            pixels[inside] = 255 if category else (255, 200, 0)
+            code = rle.encode(np.asfortranarray(inside.astype(np.uint8)))
+            boxes.append(
+                Box(
+                    xyxy=(float(x), float(y), float(x + side), float(y + side)),
+                    category=category,
+                    mask={"size": code["size"], "counts": code["counts"].decode()},
+                )
+            )
+        file = folder / f"{number:03d}.png"
+        Image.fromarray(pixels.astype(np.uint8)).save(file)
+        records.append(
+            ImageRecord(file=str(file), id=f"{number:03d}", height=height, width=width, boxes=boxes)
+        )
+    return DetectionDataset(name=name, classes=["square", "disc"], records=records, skipped=[])
+
+
+def small_protocol(**settings) -> Protocol:
+    """A protocol for pictures of 48 to 64 px and nets of a few channels."""
+    values = {
+        "task": "detection",
+        "head": "fpn",
+        "iterations": 4,
+        "batch_size": 2,
+        "lr": 0.02,
+        "decay_at": [0.75],
+        "warmup": 1,
+        "warmup_factor": 0.001,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "train_sizes": [48],
+        "test_size": 48,
+        "max_size": 80,
+        "flip": True,
+        "extra_norm": True,
+        "precise_bn": 0,
+        "fpn_channels": 16,
+        "fpn_norm": True,
+        "fpn_first": 2,
+        "box_width": 32,
+        "mask_width": 8,
+        "box_pool": 7,
+        "anchor_sizes": [4],
+        "anchor_ratios": [0.5, 1.0, 2.0],
+        "rpn_batch": 32,
+        "rpn_pre_nms": [100, 50],
+        "rpn_post_nms": [30, 20],
+        "roi_batch": 16,
+        "score_threshold": 0.05,
+        "nms_threshold": 0.5,
+        "detections_per_image": 20,
+    }
+    return Protocol(**{**values, **settings})

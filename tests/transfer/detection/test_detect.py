@@ -1,0 +1,241 @@
+"""`visrep detect`: engines, records, files, and what it says about mistakes."""
+
+import json
+
+import pytest
+import torch
+
+from tests.transfer.detection.shapes import shapes
+from visrep import results
+from visrep.config import choices, compose
+from visrep.d2.protocol import Protocol
+from visrep.data.preprocess import Preprocess
+from visrep.errors import ConfigError, UserError
+from visrep.nn.resnet import ResNet
+from visrep.transfer.detection import detect, engine_d2, prediction
+from visrep.weights import save_encoder
+
+SMALL = [
+    "protocol=short",
+    "iterations=3",
+    "warmup=1",
+    "batch_size=2",
+    "train_sizes=[48]",
+    "test_size=48",
+    "fpn.channels=16",
+    "fpn.box_width=32",
+    "mask_width=8",
+    "roi_batch=8",
+    "score_threshold=0.0",
+    "detections_per_image=10",
+    "threads=1",
+]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "encoder.safetensors"
+    torch.manual_seed(0)
+    preprocess = Preprocess(size=32, resize=None, mean=(0.5,) * 3, std=(0.25,) * 3)
+    encoder = ResNet(depth=18, width=0.125, stem="small")
+    save_encoder(path, encoder=encoder, preprocess=preprocess, source={"method": "none"})
+    return path
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """The shapes in place of the scenes."""
+    train = shapes(tmp_path / "train", images=6, seed=0)
+    test = shapes(tmp_path / "test", images=4, seed=1, name="shapes/test")
+    monkeypatch.setattr(detect, "read_data", lambda cfg: (train, test))
+    return train, test
+
+
+def run(weights, out, *overrides):
+    cfg, _ = compose("detect", [f"weights={weights}", f"out={out}", *SMALL, *overrides])
+    detect.main(cfg)
+    return results.read(out / "results.jsonl")
+
+
+BOXES = {"AP50", "AP", "AP75", "AP50_area", "AP_area", "AP75_area"}
+COCO = {"AP", "AP50", "AP75", "AP_small"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "head"),
+    [
+        ("torchvision", "c4"),
+        pytest.param("detectron2", "fpn", marks=pytest.mark.detectron2),
+    ],
+)
+def test_instance_run_records_boxes_and_masks(weights, data, tmp_path, engine, head, capsys):
+    out = tmp_path / "run"
+    records = run(weights, out, f"engine={engine}", "task=instance", f"head={head}", "seed=3")
+    metrics = {record.metric: record for record in records}
+    assert set(metrics) >= BOXES | {f"coco_{m}" for m in COCO} | {f"mask_{m}" for m in COCO}
+    for record in records:
+        assert (record.task, record.engine, record.seed) == ("instance", engine, 3)
+        assert record.dataset == "shapes/test" and record.init == "pretrained"
+        assert 0 <= record.value <= 100
+    assert metrics["AP50"].extra["form"] == "VOC 11-point"
+    assert metrics["AP50_area"].extra["form"] == "VOC area"
+    assert metrics["mask_AP"].extra["form"] == "COCO segm"
+    assert metrics["coco_AP"].extra["backend"].startswith(("faster-coco-eval", "pycocotools"))
+    assert f"engine: {engine} (asked for" in capsys.readouterr().out
+
+    _, test = data
+    found = prediction.load(out / "predictions.json")
+    assert list(found) == [record.id for record in test.records]
+    kept = json.loads((out / "predictions.json").read_text())
+    assert kept["classes"] == ["square", "disc"]
+    first = kept["images"][0]
+    assert len(first["boxes"]) == len(first["scores"]) == len(first["labels"]) > 0
+    assert first["scores"] == sorted(first["scores"], reverse=True)
+    assert first["file"].endswith("000.png") and (first["height"], first["width"]) == (64, 48)
+    rows = json.loads((out / "per_class.json").read_text())
+    assert [row["class"] for row in rows["11-point"]] == ["square", "disc"]
+    assert (out / "metrics.jsonl").exists()
+
+
+def test_random_init_has_other_weights_and_no_masks_in_detection(weights, data, tmp_path):
+    pretrained = run(weights, tmp_path / "a", "engine=torchvision")
+    random = run(weights, tmp_path / "b", "engine=torchvision", "init=random")
+    assert {r.weights for r in pretrained} != {r.weights for r in random}
+    assert {r.init for r in random} == {"random"}
+    assert {r.task for r in random} == {"detection"}
+    assert not any(r.metric.startswith("mask_") for r in random)
+
+
+def test_the_same_command_gives_the_same_predictions(weights, data, tmp_path):
+    for name in ("a", "b"):
+        run(weights, tmp_path / name, "engine=torchvision", "init=random")
+    assert (tmp_path / "a/predictions.json").read_text() == (
+        tmp_path / "b/predictions.json"
+    ).read_text()
+
+
+def test_a_run_is_resumed_from_its_snapshot(weights, data, tmp_path):
+    whole = run(weights, tmp_path / "whole", "engine=torchvision", "snapshot_every=2")
+    out = tmp_path / "cut"
+    run(weights, out, "engine=torchvision", "snapshot_every=2", "resume=auto")
+    (out / "snapshots" / "step-000000003.pt").unlink()
+    (out / "results.jsonl").unlink()
+    again = run(weights, out, "engine=torchvision", "snapshot_every=2", "resume=auto")
+    assert [(r.metric, r.value) for r in again] == [(r.metric, r.value) for r in whole]
+
+
+def test_engine_auto_says_what_it_takes_and_why(monkeypatch):
+    monkeypatch.setattr(engine_d2, "version", lambda: ("0.6", ""))
+    assert detect.choose_engine("auto") == ("detectron2", "version 0.6")
+    monkeypatch.setattr(engine_d2, "version", lambda: (None, "Detectron2 is not installed"))
+    engine, reason = detect.choose_engine("auto")
+    assert engine == "torchvision" and "Detectron2 is not installed" in reason
+    with pytest.raises(
+        ConfigError, match=r"not installed; install it as https://detectron2\.readth"
+    ):
+        detect.choose_engine("detectron2")
+    assert detect.choose_engine("torchvision")[0] == "torchvision"
+    with pytest.raises(ConfigError, match="engine=mmdet: choose"):
+        detect.choose_engine("mmdet")
+
+
+def test_a_broken_detectron2_is_not_taken_for_a_missing_one(monkeypatch, tmp_path):
+    package = tmp_path / "detectron2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise OSError('libcudart.so.99: cannot open\\nmore')")
+    import sys
+
+    for name in [n for n in sys.modules if n.split(".")[0] == "detectron2"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert engine_d2.version() == (
+        None,
+        "Detectron2 cannot be imported (libcudart.so.99: cannot open)",
+    )
+
+
+@pytest.mark.parametrize("name", choices("protocol"))
+@pytest.mark.parametrize("head", ["c4", "fpn"])
+def test_every_protocol_is_readable_with_either_head(name, head):
+    cfg, _ = compose("detect", ["weights=x", "out=y", f"protocol={name}", f"head={head}"])
+    protocol = Protocol.read(cfg)
+    assert protocol.head == head
+    assert protocol.box_pool == cfg[head].box_pool
+    assert protocol.schedule()(0.5) == pytest.approx(1)
+
+
+def test_default_is_mocos_protocol():
+    cfg, _ = compose("detect", ["weights=x", "out=y"])
+    protocol = Protocol.read(cfg)
+    assert (protocol.head, protocol.iterations, protocol.milestones) == (
+        "c4",
+        24000,
+        [18000, 22000],
+    )
+    assert (protocol.lr, protocol.batch_size, protocol.warmup) == (0.02, 16, 100)
+    assert protocol.train_sizes == list(range(480, 801, 32)) and protocol.test_size == 800
+    assert protocol.anchors([4, 8, 16, 32]) == [[32, 64, 128, 256, 512]]
+    assert protocol.extra_norm and protocol.precise_bn == 200
+    cfg, _ = compose("detect", ["weights=x", "out=y", "protocol=coco_fpn_1x"])
+    protocol = Protocol.read(cfg)
+    assert (protocol.iterations, protocol.milestones) == (90000, [60000, 80000])
+    assert protocol.anchors([4, 8, 16, 32]) == [[32], [64], [128], [256], [512]]
+    assert protocol.masks
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task=boxes", "task=boxes: choose detection or instance"),
+        ("head=dc5", "head=dc5: choose c4 or fpn"),
+        ("iterations=0", "iterations=0"),
+        ("lr=0", "lr=0"),
+        ("warmup=3", "warmup=3 is not shorter than iterations=3"),
+        ("decay_at=[1.5]", "decay_at"),
+        ("train_sizes=[]", "train_sizes"),
+        ("fpn.first=4", "first layer of the pyramid"),
+        ("engine=other", "engine=other"),
+        ("init=imagenet", "init=imagenet"),
+        ("precision=fp8", "precision=fp8"),
+    ],
+)
+def test_wrong_values_are_one_line(weights, data, tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        run(weights, tmp_path / "run", "engine=torchvision", override)
+
+
+def test_a_cifar_stem_is_coarsened_only_on_request(data, tmp_path, capsys):
+    path = tmp_path / "cifar.safetensors"
+    preprocess = Preprocess(size=32, resize=None, mean=(0.5,) * 3, std=(0.25,) * 3)
+    encoder = ResNet(depth=18, width=0.125, stem="cifar")
+    save_encoder(path, encoder=encoder, preprocess=preprocess, source={"method": "none"})
+    with pytest.raises(ConfigError, match="stem_stride=2"):
+        run(path, tmp_path / "a", "engine=torchvision")
+    assert run(path, tmp_path / "b", "engine=torchvision", "stem_stride=2")
+    assert (
+        "changed network: stem_stride=2 makes the strides (2, 4, 8, 16)" in capsys.readouterr().out
+    )
+
+
+def test_settings_of_detectron2_need_detectron2(weights, data, tmp_path):
+    with pytest.raises(ConfigError, match="d2_opts are settings of Detectron2"):
+        run(weights, tmp_path / "run", "engine=torchvision", "d2_opts=[SOLVER.GAMMA,0.5]")
+
+
+def test_classes_and_names_must_agree(tmp_path, monkeypatch):
+    import dataclasses
+
+    from omegaconf import OmegaConf
+
+    train = shapes(tmp_path / "train", images=2, seed=0)
+    sets = {"train": train, "test": dataclasses.replace(train, classes=["square"])}
+    monkeypatch.setattr(detect, "instantiate", lambda node: sets.get(node))
+    cfg = OmegaConf.create({"detection": {"train": "train", "test": "test"}})
+    with pytest.raises(ConfigError, match=r"different classes \(2 and 1\)"):
+        detect.read_data(cfg)
+    sets["test"] = dataclasses.replace(train, records=train.records + train.records[:1])
+    with pytest.raises(UserError, match="two images are called '000'"):
+        detect.read_data(cfg)
+    del sets["test"]
+    with pytest.raises(ConfigError, match="to train and to test on"):
+        detect.read_data(cfg)

@@ -1,0 +1,276 @@
+"""The Detectron2 engine: its config, weights in place, data, and runs of a few iterations."""
+
+import dataclasses
+import logging
+import math
+
+import pytest
+import torch
+
+from tests.transfer.detection.shapes import shapes, small_protocol
+from visrep.d2.data import register
+from visrep.d2.settings import detection_settings, held_by_detectron2, norm_name
+from visrep.d2.weights import place
+from visrep.data.preprocess import Preprocess
+from visrep.engine import optim
+from visrep.engine.run import Run
+from visrep.errors import ConfigError, Diverged, UserError
+from visrep.nn.resnet import ResNet
+from visrep.transfer.detection import engine_d2
+from visrep.weights import EncoderFile
+
+PREPROCESS = Preprocess(size=32, resize=None, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+needs = pytest.mark.detectron2
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return shapes(tmp_path_factory.mktemp("shapes"), images=10, seed=0)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(out=tmp_path, device=torch.device("cpu"), seed=0, config={}, command="visrep detect")
+
+
+def encoder(**spec):
+    torch.manual_seed(1)
+    return ResNet(**{"depth": 18, "width": 0.125, "stem": "small", **spec})
+
+
+def train(run, data, net=None, opts=(), **settings):
+    kept = settings.pop("snapshot_every", 0)
+    precision = settings.pop("precision", "fp32")
+    return engine_d2.train(
+        encoder=net or encoder(),
+        preprocess=PREPROCESS,
+        dataset=data,
+        protocol=small_protocol(**settings),
+        run=run,
+        workers=0,
+        precision=precision,
+        snapshot_every=kept,
+        log_every=2,
+        opts=opts,
+    )
+
+
+def nested(net, **settings):
+    file = EncoderFile(backbone=net.spec, preprocess=PREPROCESS.to_dict(), tensors=net.state_dict())
+    return detection_settings(file, small_protocol(**settings), classes=2, norm="BN")
+
+
+# Settings (these need no Detectron2)
+
+
+def test_nets_that_detectron2_holds_run_in_its_own_resnet():
+    with torch.device("meta"):
+        resnet50, resnet18 = ResNet(depth=50).spec, ResNet(depth=18).spec
+        selective = ResNet(depth=50, sk=True, stem="d").spec
+    fpn, c4 = small_protocol(head="fpn"), small_protocol(head="c4")
+    assert held_by_detectron2(resnet50, fpn) and held_by_detectron2(resnet50, c4)
+    assert held_by_detectron2(resnet18, fpn)
+    assert not held_by_detectron2(resnet18, c4)  # its C4 head would be three bottlenecks
+    assert not held_by_detectron2(selective, fpn) and not held_by_detectron2(encoder().spec, fpn)
+
+
+def test_settings_follow_protocol_and_strides():
+    model = nested(encoder(), head="fpn", fpn_first=2, anchor_sizes=[6])["MODEL"]
+    assert model["BACKBONE"]["NAME"] == "build_visrep_resnet_fpn_backbone"
+    assert model["FPN"]["IN_FEATURES"] == ["res3", "res4", "res5"]
+    assert model["RPN"]["IN_FEATURES"] == ["p2", "p3", "p4", "p5"]
+    assert model["ROI_HEADS"]["IN_FEATURES"] == ["p2", "p3", "p4"]
+    assert model["ANCHOR_GENERATOR"]["SIZES"] == [[24], [48], [96], [192]]
+    assert model["BACKBONE"]["FREEZE_AT"] == 0
+    assert model["PIXEL_MEAN"] == pytest.approx([255 * v for v in PREPROCESS.mean])
+    assert model["PIXEL_STD"] == pytest.approx([255 * v for v in PREPROCESS.std])
+    config = nested(encoder(), head="c4", anchor_sizes=[1, 2], iterations=100, decay_at=[0.5, 0.9])
+    assert config["MODEL"]["ROI_HEADS"]["NAME"] == "VisrepRes5ROIHeadsExtraNorm"
+    assert config["MODEL"]["ANCHOR_GENERATOR"]["SIZES"] == [[8, 16]]
+    assert config["SOLVER"]["STEPS"] == [50, 90]
+    assert config["SOLVER"]["WEIGHT_DECAY_NORM"] == 0
+    assert config["INPUT"]["FORMAT"] == "RGB"
+
+
+def test_norms_are_shared_over_processes(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert norm_name(cpu) == norm_name(cuda) == "BN"
+    monkeypatch.setattr("visrep.dist.world_size", lambda: 2)
+    assert (norm_name(cpu), norm_name(cuda)) == ("naiveSyncBN", "SyncBN")
+
+
+# Config, weights, data
+
+
+@needs
+def test_own_settings_win_and_unknown_ones_are_refused(run, data):
+    def configure(opts):
+        return engine_d2.configure(
+            encoder(), PREPROCESS, data, small_protocol(), run=run, workers=0, opts=opts
+        )
+
+    assert configure(["SOLVER.GAMMA", 0.5]).SOLVER.GAMMA == 0.5
+    for opts in (["SOLVER.GAMA", 0.5], ["SOLVER.GAMMA"], ["SOLVER.GAMMA", "much"]):
+        with pytest.raises(ConfigError, match="d2_opts"):
+            configure(opts)
+
+
+@needs
+def test_schedule_is_the_torchvision_engines(run, data):
+    from detectron2.solver import build_lr_scheduler
+
+    settings = {"iterations": 40, "warmup": 6, "decay_at": [0.5, 0.75]}
+    cfg = engine_d2.configure(
+        encoder(), PREPROCESS, data, small_protocol(**settings), run=run, workers=0
+    )
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=cfg.SOLVER.BASE_LR)
+    theirs = build_lr_scheduler(cfg, optimizer)
+    ours = small_protocol(**settings).schedule()
+    for step in range(40):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.02 * ours(step / 40), rel=1e-6)
+        optimizer.step()
+        theirs.step()
+
+
+@needs
+@pytest.mark.parametrize("head", ["fpn", "c4"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"depth": 18, "width": 1, "stem": "imagenet"},
+        {"depth": 50, "width": 1, "stem": "imagenet"},
+        {"depth": 50, "sk": True, "stem": "d"},
+    ],
+    ids=["small", "resnet18", "resnet50", "selective"],
+)
+def test_every_tensor_finds_its_place_and_features_agree(run, data, spec, head):
+    from detectron2.modeling import build_model
+
+    net = encoder(**spec).eval()
+    protocol = small_protocol(head=head, fpn_first=1)
+    cfg = engine_d2.configure(net, PREPROCESS, data, protocol, run=run, workers=0)
+    model = build_model(cfg).eval()
+    own = "VisrepResNet" not in str(type(getattr(model.backbone, "bottom_up", model.backbone)))
+    assert own == held_by_detectron2(net.spec, protocol)
+    expected = sum(not name.endswith("num_batches_tracked") for name in net.state_dict())
+    assert place(model, net, head=head) == expected
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        maps = net.feature_maps(image)
+        if head == "fpn":
+            theirs = model.backbone.bottom_up(image)
+            for name, ours in zip(("res2", "res3", "res4", "res5"), maps, strict=True):
+                assert torch.allclose(theirs[name], ours, atol=1e-5 * ours.abs().max())
+        else:
+            assert torch.allclose(model.backbone(image)["res4"], maps[2], atol=1e-5)
+            norm = model.roi_heads.res5.norm
+            assert not norm.bias.any() and (norm.weight == 1).all()
+            normed = norm(maps[3])
+            got = model.roi_heads.res5(maps[2])
+            assert torch.allclose(got, normed, atol=1e-5 * normed.abs().max())
+
+
+@needs
+def test_a_changed_backbone_is_not_half_loaded(run, data):
+    with pytest.raises(ConfigError, match="does not take the encoder's tensors"):
+        train(run, data, opts=["MODEL.VISREP.DEPTH", 34])
+
+
+@needs
+def test_registering_again_is_harmless(data):
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    name = register(data)
+    other = dataclasses.replace(data, classes=["round", "square"], records=data.records[:3])
+    assert register(other) == name
+    assert MetadataCatalog.get(name).thing_classes == ["round", "square"]
+    entries = DatasetCatalog.get(name)
+    assert len(entries) == 3
+    assert entries[0]["annotations"][0]["bbox"] == list(data.records[0].boxes[0].xyxy)
+
+
+# Runs
+
+
+def losses_of(run):
+    import json
+
+    lines = (run.out / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+@needs
+@pytest.mark.parametrize("head", ["fpn", "c4"])
+def test_training_is_finite_and_predicts_masks(run, data, head, recwarn):
+    detector = train(run, data, head=head, task="instance", precise_bn=2, score_threshold=0.0)
+    assert all(math.isfinite(loss) for loss in losses_of(run)) and len(losses_of(run)) == 2
+    found = detector.predict_all(data)
+    record = data.records[0]
+    prediction = found[record.id]
+    assert list(found) == [r.id for r in data.records]
+    assert 0 < len(prediction.scores) == len(prediction.masks) <= 20
+    assert prediction.labels.min() >= 0 and prediction.labels.max() <= 1
+    limit = torch.tensor([record.width, record.height] * 2)
+    assert (prediction.boxes >= 0).all() and (prediction.boxes <= limit).all()
+    assert all(code["size"] == [record.height, record.width] for code in prediction.masks)
+    assert not list(recwarn)
+
+
+@needs
+def test_training_is_repeatable_and_follows_the_seed(tmp_path, data):
+    results = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        (tmp_path / name).mkdir()
+        run = Run(tmp_path / name, torch.device("cpu"), seed, {}, "")
+        train(run, data, iterations=3)
+        results.append(losses_of(run))
+    assert results[0] == results[1] != results[2]
+
+
+@needs
+def test_a_run_goes_on_from_its_snapshot(run, data, caplog):
+    train(run, data, iterations=2, snapshot_every=2)
+    logging.getLogger("visrep").propagate = True
+    with caplog.at_level(logging.INFO, logger="visrep"):
+        train(run, data, iterations=4, snapshot_every=2)
+    assert "resumed from iteration 2" in caplog.text
+    names = sorted(path.name for path in (run.out / "snapshots").iterdir())
+    assert names == ["step-000000002.pt", "step-000000004.pt"]
+
+
+@needs
+def test_mistakes_are_one_line(run, data, tmp_path):
+    with pytest.raises(Diverged, match="lower lr|Lower lr"):
+        train(run, data, lr=1e9, warmup=0, iterations=8)
+    with pytest.raises(ConfigError, match="on a GPU only"):
+        train(run, data, precision="bf16")
+    bad = tmp_path / "broken.png"
+    bad.write_bytes(b"no image")
+    broken = dataclasses.replace(
+        data, records=[dataclasses.replace(r, file=str(bad)) for r in data.records]
+    )
+    with pytest.raises(UserError, match=r"cannot read image .*broken\.png"):
+        train(run, broken)
+    bare = dataclasses.replace(
+        data, records=[dataclasses.replace(r, boxes=[]) for r in data.records]
+    )
+    with pytest.raises(UserError, match="no image has a box"):
+        train(run, bare)
+
+
+@needs
+def test_norms_have_no_weight_decay(run, data):
+    from detectron2.modeling import build_model
+
+    for head in ("fpn", "c4"):
+        cfg = engine_d2.configure(
+            encoder(), PREPROCESS, data, small_protocol(head=head), run=run, workers=0
+        )
+        model = build_model(cfg)
+        groups = engine_d2._optimizer(cfg, model).param_groups
+        theirs = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+        ours = optim.parameter_groups(model, lr=0.1, weight_decay=1e-4, exclude=["norm"])
+        want = {id(p): group["weight_decay"] for group in ours for p in group["params"]}
+        assert theirs == want and set(want.values()) == {0.0, 1e-4}

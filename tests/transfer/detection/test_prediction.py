@@ -1,0 +1,55 @@
+"""The file of predictions: exact, and refused when it is none."""
+
+import pytest
+import torch
+
+from tests.transfer.detection.shapes import shapes
+from visrep.errors import UserError
+from visrep.transfer.detection import prediction
+from visrep.transfer.detection.masks import to_rle
+from visrep.transfer.detection.prediction import Prediction
+
+
+def test_predictions_survive_the_file_exactly(tmp_path):
+    data = shapes(tmp_path / "images", images=3, seed=0)
+    torch.manual_seed(0)
+    written = {
+        record.id: Prediction(
+            boxes=torch.rand(5, 4) * 40,
+            scores=torch.rand(5).sort(descending=True).values,
+            labels=torch.randint(2, (5,)),
+            masks=to_rle(torch.rand(5, record.height, record.width) > 0.5),
+        )
+        for record in data.records[:2]
+    }
+    prediction.save(tmp_path / "predictions.json", dataset=data, predictions=written)
+    found = prediction.load(tmp_path / "predictions.json")
+    assert list(found) == ["000", "001"]  # an image without an entry has none in the file
+    for name, one in written.items():
+        assert torch.equal(found[name].boxes, one.boxes)
+        assert torch.equal(found[name].scores, one.scores)
+        assert torch.equal(found[name].labels, one.labels)
+        assert found[name].masks == one.masks
+
+
+def test_detections_are_sorted_by_score(tmp_path):
+    data = shapes(tmp_path / "images", images=1, seed=0)
+    one = Prediction(
+        boxes=torch.arange(8.0).reshape(2, 4),
+        scores=torch.tensor([0.25, 0.75]),
+        labels=torch.tensor([0, 1]),
+    )
+    prediction.save(tmp_path / "p.json", dataset=data, predictions={"000": one})
+    found = prediction.load(tmp_path / "p.json")["000"]
+    assert found.scores.tolist() == [0.75, 0.25] and found.labels.tolist() == [1, 0]
+    assert found.boxes[0].tolist() == [4, 5, 6, 7] and found.masks is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"images": [{"id": "a"}]}', "not json"])
+def test_another_file_is_refused(tmp_path, content):
+    path = tmp_path / "p.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"p\.json: not a file of predictions"):
+        prediction.load(path)
+    with pytest.raises(UserError, match="not a file of predictions"):
+        prediction.load(tmp_path / "absent.json")

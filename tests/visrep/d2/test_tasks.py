@@ -1,0 +1,195 @@
+"""The Detectron2 config of every transfer task: its numbers, and that Detectron2 builds it."""
+
+import re
+
+import pytest
+import yaml
+
+from tests.oracles.detectron2_files import config, converted
+from tests.oracles.encoders import encoder_file, in_memory
+from visrep import config as configs
+from visrep.d2 import pkl as d2
+from visrep.d2 import tasks
+from visrep.d2.verify import quiet, verify
+from visrep.d2.weights import place_of
+from visrep.errors import ConfigError
+from visrep.paths import config_dir
+
+TASKS = configs.choices("d2_task")
+NARROW = {"depth": 50, "width": 0.0625, "stem": "imagenet"}
+
+
+def settings(task: str, **spec) -> dict:
+    return tasks.task_settings(in_memory(**{**NARROW, **spec}), task)
+
+
+def test_which_tasks_there_are_and_how_they_are_asked_for():
+    assert {"voc07_c4", "voc0712_c4", "voc0712_dc5", "lvis05_fpn_1x", "cityscapes_fpn"} <= set(
+        TASKS
+    )
+    assert {f"coco_{head}_{x}" for head in ("c4", "fpn") for x in ("1x", "2x")} <= set(TASKS)
+    assert tasks.selected(None) == []
+    assert tasks.selected("all") == TASKS
+    assert tasks.selected("voc07_c4") == ["voc07_c4"]
+    assert tasks.selected(["voc07_c4", "coco_c4_1x", "voc07_c4"]) == ["voc07_c4", "coco_c4_1x"]
+    with pytest.raises(ConfigError, match="d2_task=voc07_c5: did you mean voc07_c4"):
+        tasks.selected("voc07_c5")
+
+
+def test_the_commands_help_names_every_task():
+    text = (config_dir() / "convert.yaml").read_text()
+    listed = text.split("\ntask: null")[1].split("\nstem_stride")[0]
+    assert set(TASKS) == set(re.findall(r"\b(?:voc|coco|lvis|cityscapes)\w+", listed))
+
+
+# The published numbers, written down once more: task -> batch, rate, iterations, steps, warm-up
+PUBLISHED = {
+    "voc0712_c4": (16, 0.02, 24000, [18000, 22000], 100),
+    "voc0712_dc5": (16, 0.02, 24000, [18000, 22000], 100),
+    "voc0712_c4_swav": (16, 0.1, 24000, [18000, 22000], 1000),
+    "voc0712_c4_pirl": (16, 0.002, 25000, [17000], 1000),
+    "voc07_c4": (16, 0.02, 9000, [6750, 8250], 100),
+    "coco_c4_1x": (16, 0.02, 90000, [60000, 80000], 1000),
+    "coco_c4_2x": (16, 0.02, 180000, [120000, 160000], 1000),
+    "coco_fpn_boxes_1x": (16, 0.02, 90000, [60000, 80000], 1000),
+    "coco_fpn_1x": (16, 0.02, 90000, [60000, 80000], 1000),
+    "coco_fpn_2x": (16, 0.02, 180000, [120000, 160000], 1000),
+    "coco_keypoint_fpn_2x": (16, 0.02, 180000, [120000, 160000], 1000),
+    "coco_semantic_fpn_1x": (16, 0.02, 90000, [60000, 80000], 1000),
+    "lvis05_fpn_1x": (16, 0.02, 90000, [60000, 80000], 1000),
+    "cityscapes_fpn": (8, 0.01, 24000, [18000], 1000),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_schedules_are_the_published_ones(task):
+    solver = settings(task)["SOLVER"]
+    keys = ("IMS_PER_BATCH", "BASE_LR", "MAX_ITER", "STEPS", "WARMUP_ITERS")
+    assert tuple(solver[key] for key in keys) == PUBLISHED[task]
+    assert solver["WARMUP_FACTOR"] == (0.3333 if task == "voc0712_c4_swav" else 0.001)
+    assert solver["WEIGHT_DECAY_NORM"] == 0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_recipe_is_for_self_supervised_weights(task):
+    config = settings(task)
+    model, frozen = config["MODEL"], task == "voc0712_c4_pirl"
+    assert model["BACKBONE"]["FREEZE_AT"] == (2 if frozen else 0)
+    assert model["RESNETS"]["NORM"] == ("FrozenBN" if frozen else "SyncBN")
+    assert model["RESNETS"]["STRIDE_IN_1X1"] is False
+    assert config["TEST"]["PRECISE_BN"]["ENABLED"] is not frozen
+    assert config["INPUT"]["FORMAT"] == "RGB"
+    if "FPN" in model:
+        assert model["FPN"]["NORM"] == "SyncBN"
+    elif "dc5" not in task:
+        name = "VisrepRes5ROIHeads" if frozen else "VisrepRes5ROIHeadsExtraNorm"
+        assert model["ROI_HEADS"]["NAME"] == name
+        assert model["RPN"]["PRE_NMS_TOPK_TEST"] == 6000
+
+
+def test_what_single_tasks_say():
+    voc = settings("voc0712_c4")
+    assert voc["DATASETS"]["TRAIN"] == ["voc_2007_trainval", "voc_2012_trainval"]
+    assert voc["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == 20
+    assert voc["INPUT"]["MIN_SIZE_TRAIN"] == [*range(480, 801, 32)]
+    keypoints = settings("coco_keypoint_fpn_2x")["MODEL"]
+    assert keypoints["KEYPOINT_ON"] and not keypoints["MASK_ON"]
+    assert keypoints["RPN"]["POST_NMS_TOPK_TRAIN"] == 1500
+    lvis = settings("lvis05_fpn_1x")
+    assert lvis["DATALOADER"]["SAMPLER_TRAIN"] == "RepeatFactorTrainingSampler"
+    assert lvis["TEST"]["DETECTIONS_PER_IMAGE"] == 300
+    assert lvis["MODEL"]["ROI_HEADS"]["SCORE_THRESH_TEST"] == 0.0001
+    semantic = settings("coco_semantic_fpn_1x", depth=18, stem="small")["MODEL"]["SEM_SEG_HEAD"]
+    assert semantic == {
+        "NUM_CLASSES": 54,
+        "IN_FEATURES": ["p1", "p2", "p3", "p4"],
+        "COMMON_STRIDE": 2,
+    }
+    for spec in ({"depth": 18}, {"stem": "d"}):
+        with pytest.raises(ConfigError, match="task=voc0712_dc5: only Detectron2's own ResNet"):
+            settings("voc0712_dc5", **spec)
+
+
+def test_a_protocol_is_the_one_that_detect_reads():
+    for name in configs.choices("protocol"):
+        cfg, _ = configs.compose("detect", [f"protocol={name}", "weights=-", "out=-"])
+        assert tasks.Protocol.read(cfg) == tasks.protocol_named(name)
+
+
+def test_the_text_of_a_net_that_detectron2_holds(tmp_path):
+    file = encoder_file(tmp_path / "e.safetensors", depth=50, stem="imagenet")
+    text = tasks.config_for(file, weights=tmp_path / "it's: x.pkl")
+    loaded = yaml.safe_load(text)
+    assert loaded["MODEL"]["WEIGHTS"] == str(tmp_path / "it's: x.pkl")
+    assert loaded["MODEL"]["BACKBONE"]["NAME"] == "build_resnet_fpn_backbone"
+    assert loaded["MODEL"]["ANCHOR_GENERATOR"]["SIZES"] == [[32], [64], [128], [256], [512]]
+    assert "_BASE_" not in loaded and "transfer" not in text and "&" not in text
+    assert file.sha256 in text
+    text = tasks.config_for(file, weights=tmp_path / "x.pkl", task="voc0712_c4")
+    assert "#     d2_heads.register()" in text and "Res5ROIHeadsExtraNorm" in text
+    assert "#     cfg.merge_from_file('x.voc0712_c4.yaml')" in text
+    assert "add_visrep_config" not in text
+
+
+def test_the_text_of_a_net_that_detectron2_cannot_hold(tmp_path):
+    file = encoder_file(tmp_path / "e.safetensors")
+    text = tasks.config_for(file, weights=tmp_path / "x.pkl", norm="BN")
+    assert "add_visrep_config(cfg)" in text
+    model = yaml.safe_load(text)["MODEL"]
+    assert model["BACKBONE"]["NAME"] == "build_visrep_resnet_fpn_backbone"
+    assert model["VISREP"]["STEM"] == "small"
+    assert model["RESNETS"]["NORM"] == model["FPN"]["NORM"] == "BN"
+    assert model["RPN"]["IN_FEATURES"] == ["p1", "p2", "p3", "p4", "p5"]
+    assert model["ROI_HEADS"]["IN_FEATURES"] == ["p1", "p2", "p3", "p4"]
+    assert model["ANCHOR_GENERATOR"]["SIZES"] == [[16], [32], [64], [128], [256]]
+    frozen = yaml.safe_load(tasks.config_for(file, weights="x.pkl", norm="FrozenBN"))
+    assert frozen["MODEL"]["FPN"]["NORM"] == ""
+    assert frozen["TEST"]["PRECISE_BN"]["ENABLED"] is False
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("task", TASKS)
+def test_detectron2_builds_every_task_with_all_weights_set(tmp_path, task):
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.modeling import build_model
+
+    file = converted(tmp_path, norm="BN", task=task, **NARROW)
+    report = verify(tmp_path / "x.pkl", file)
+    assert report.tensors == 265
+    assert report.in_head == (50 if "c4" in task else 0)
+    # As a user does it: without MODEL.VISREP, since Detectron2's own ResNet holds this net.
+    cfg = config(tmp_path)
+    model = build_model(cfg)
+    with quiet():
+        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    state = model.state_dict()
+    for name, tensor in file.tensors.items():
+        place = place_of(d2.detectron2_name(name, stem="imagenet"), head=report.head)
+        assert state[place].equal(tensor)
+    if "keypoint" in task:
+        assert model.roi_heads.keypoint_on
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("task", [task for task in TASKS if "dc5" not in task])
+def test_detectron2_builds_every_task_on_our_backbone(tmp_path, task):
+    file = converted(tmp_path, norm="BN", task=task, depth=18, width=0.0625, stem="small")
+    report = verify(tmp_path / "x.pkl", file)
+    assert (report.backbone, report.tensors) == ("VisrepResNet", 100)
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("task", ["coco_fpn_boxes_1x", "voc0712_c4"])
+@pytest.mark.parametrize("spec", [NARROW, {"depth": 18, "width": 0.0625}], ids=["own", "visrep's"])
+def test_the_lines_at_the_top_of_a_config_load_it(tmp_path, monkeypatch, task, spec):
+    from detectron2.modeling import build_model
+
+    file = in_memory(**spec)
+    path = tasks.config_path(tmp_path / "x.pkl", task)
+    path.write_text(tasks.config_for(file, weights=tmp_path / "x.pkl", norm="BN", task=task))
+    code = [line[6:] for line in path.read_text().splitlines() if line.startswith("#     ")]
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec("\n".join(code), names)
+    names["cfg"].MODEL.DEVICE = "cpu"
+    assert build_model(names["cfg"]).backbone.output_shape()

@@ -1,0 +1,282 @@
+"""Foreign files: opened by content, damaged ones refused in one line, nothing executed."""
+
+import io
+import os
+import pickle
+import random
+import zipfile
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from tests.oracles.trees import tree as in_memory
+from visrep.errors import UserError
+from visrep.weights.containers.pickle_records import Inert
+from visrep.weights.containers.torch_files import float_tensor, read_tree, save_torch, tensors_in
+
+
+def refused(path, *words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_tree(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+CONTENT = {"state_dict": OrderedDict(a=torch.arange(12.0).reshape(3, 4)), "epoch": 3, "name": "x"}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a"])
+def test_containers_are_told_by_content(tmp_path, zipped, name):
+    path = tmp_path / name
+    torch.save(CONTENT, path, _use_new_zipfile_serialization=zipped)
+    tree = read_tree(path)
+    assert tree.container == ("torch (zip)" if zipped else "torch (before 1.6)")
+    assert tree.value["epoch"] == 3
+    assert torch.equal(tree.value["state_dict"]["a"].read(), CONTENT["state_dict"]["a"])
+
+
+def test_what_is_no_file(tmp_path):
+    refused(tmp_path / "absent.pth", "there is no file")
+    refused(tmp_path, "is a folder")
+    os.mkfifo(tmp_path / "pipe")
+    refused(tmp_path / "pipe", "not an ordinary file")
+    (tmp_path / "empty.pth").touch()
+    refused(tmp_path / "empty.pth", "is empty")
+
+
+STRANGERS = {
+    "page": (b"<!DOCTYPE html><html>not found</html>", "web page"),
+    "spaced page": (b"\n  <html>", "web page"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    "gzip": (b"\x1f\x8b\x08\x00", "gzip"),
+    "text": (b"some words", "no checkpoint that visrep reads"),
+    "json": (b'{"a": 1, "b": 2}', "no checkpoint that visrep reads"),
+    "zeros": (bytes(1000), "no checkpoint that visrep reads"),
+    "one byte": (b"P", "no checkpoint that visrep reads"),
+    "like safetensors": (b"\x05\0\0\0\0\0\0\0{abc}", "is cut short or damaged"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_what_is_no_checkpoint(tmp_path, name):
+    content, word = STRANGERS[name]
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    refused(path, word)
+
+
+def archive(entries: dict[str, bytes], *, packed: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    kind = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(buffer, "w", kind) as opened:
+        for name, content in entries.items():
+            opened.writestr(name, content)
+    return buffer.getvalue()
+
+
+def test_archives_that_torch_did_not_write(tmp_path):
+    path = tmp_path / "model.pth"
+    path.write_bytes(archive({"word/document.xml": b"<a/>"}))
+    refused(path, "torch did not write it")
+    path.write_bytes(archive({"a/data.pkl": b"x", "a/constants.pkl": b"x"}))
+    refused(path, "TorchScript")
+
+
+def test_a_zip_bomb_and_a_nested_zip_are_not_opened(tmp_path):
+    path = tmp_path / "model.pth"
+    path.write_bytes(archive({"a/data.pkl": b"x", "a/data/0": bytes(50_000_000)}, packed=True))
+    assert path.stat().st_size < 100_000
+    refused(path, "packed entries")
+    inner = archive({"b/data.pkl": bytes(10)})
+    path.write_bytes(archive({"a/data.pkl": inner}))
+    refused(path, "is cut short or damaged")
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_nothing_in_a_file_is_executed(tmp_path, zipped):
+    path, proof = tmp_path / "model.pth", tmp_path / "executed"
+    torch.save(
+        {"conv1.weight": torch.zeros(2), "x": Evil(str(proof))},
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
+    refused(path, "asks to run", "mkdir", "never")
+    assert not proof.exists()
+    path.write_bytes(pickle.dumps(Evil(str(proof))))
+    refused(path, "asks to run", "mkdir", "never")
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_module_becomes_a_record(tmp_path, zipped):
+    path = tmp_path / "model.pth"
+    linear = torch.nn.Linear(2, 3)
+    torch.save({"net": linear}, path, _use_new_zipfile_serialization=zipped)
+    tree = read_tree(path)
+    record = tree.value["net"]
+    assert (type(record), record.name) == (Inert, "torch.nn.modules.linear.Linear")
+    assert torch.equal(
+        float_tensor(tree, "w", record.state["_parameters"]["weight"]), linear.weight
+    )
+    assert [name for name, _ in tensors_in(tree.value)] == [
+        "net/_parameters/weight",
+        "net/_parameters/bias",
+    ]
+
+
+VIEWED = torch.arange(40.0).reshape(5, 8)
+KINDS = {
+    "transposed": VIEWED.T,
+    "a row": VIEWED[3],
+    "a column": VIEWED[:, 3],
+    "every second": VIEWED[1::2, 1::2],
+    "repeated": torch.arange(3.0).expand(4, 3),
+    "nothing": torch.zeros(0, 3),
+    "a single number": torch.tensor(1.5),
+    "a parameter": torch.nn.Parameter(torch.ones(2)),
+    "channels last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    **{
+        str(dtype).removeprefix("torch."): torch.tensor([0, 1, 3]).to(dtype)
+        for dtype in (
+            *(torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16),
+            *(torch.int8, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn),
+            *(torch.uint16, torch.uint32),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_every_kind_of_tensor_is_read_as_torch_reads_it(tmp_path, zipped):
+    path = tmp_path / "model.pth"
+    strange = ("float8_e4m3fn", "uint16", "uint32")  # the older container has no place for these
+    kinds = {k: t for k, t in KINDS.items() if zipped or k not in strange}
+    torch.save(kinds, path, _use_new_zipfile_serialization=zipped)
+    read = read_tree(path).value
+    for name, theirs in torch.load(path, weights_only=True).items():
+        ours = read[name].read()
+        assert (read[name].shape, read[name].dtype) == (tuple(theirs.shape), theirs.dtype), name
+        assert torch.equal(
+            ours.double() if ours.dtype.itemsize == 1 else ours,
+            theirs.double() if ours.dtype.itemsize == 1 else theirs,
+        ), name
+        assert ours.is_contiguous(), name
+        assert ours.untyped_storage().nbytes() == ours.numel() * ours.element_size(), name
+
+
+@pytest.mark.parametrize("byteorder", ["little", "big"])
+def test_the_byte_order_of_the_machine_that_wrote_it(tmp_path, byteorder):
+    content = {"a": torch.arange(5.0), "b": torch.arange(3), "c": torch.ones(2, dtype=torch.int8)}
+    path, turned = tmp_path / "a.pth", tmp_path / "b.pth"
+    torch.save(content, path)
+    with zipfile.ZipFile(path) as before, zipfile.ZipFile(turned, "w") as after:
+        for name in before.namelist():
+            data = before.read(name)
+            if name.endswith("/byteorder"):
+                data = byteorder.encode()
+            if byteorder == "big" and "/data/" in name:
+                width = {"0": 4, "1": 8, "2": 1}[name.rpartition("/")[2]]
+                data = b"".join(data[i : i + width][::-1] for i in range(0, len(data), width))
+            after.writestr(name, data)
+    read = read_tree(turned).value
+    assert all(torch.equal(read[name].read(), content[name]) for name in content)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_cuts_and_flips_end_in_one_line(tmp_path, zipped):
+    path = tmp_path / "model.pth"
+    torch.save(CONTENT, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    for size in [1, 4, 30, len(whole) - 1, *(rng.randrange(1, len(whole)) for _ in range(15))]:
+        path.write_bytes(whole[:size])
+        refused(path)
+    for _ in range(100):
+        changed = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        try:
+            tree = read_tree(path)
+            for name, value in tensors_in(tree.value):
+                read = float_tensor(tree, name, value)
+                if zipped:  # its checksums cover what matters; the container of old has none
+                    assert torch.equal(read, CONTENT["state_dict"]["a"])
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+def test_an_archive_without_checksums_is_read(tmp_path):
+    path = tmp_path / "model.pth"
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(CONTENT, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_tree(path).value["epoch"] == 3
+
+
+def test_only_dense_floats_that_the_file_can_hold_are_weights(tmp_path):
+    half = torch.ones(2, 3, dtype=torch.bfloat16)
+    assert float_tensor(*at(half)).dtype == torch.float32
+    transposed = torch.arange(6.0).reshape(2, 3).T
+    assert float_tensor(*at(transposed)).is_contiguous()
+    torch.save(
+        {"a": torch.eye(2).to_sparse(), "b": torch.zeros(2, device="meta"), "c": [1.0]},
+        tmp_path / "a.pth",
+    )
+    tree = read_tree(tmp_path / "a.pth")
+    bad = {
+        "no dense tensor": [(tree, "a", tree.value[name]) for name in ("a", "b", "c")],
+        "torch.int64": [at(torch.ones(2, dtype=torch.int64))],
+        "claims more data": [at(torch.zeros(1).expand(1_000_000, 1_000_000))],
+    }
+    for message, cases in bad.items():
+        for case in cases:
+            with pytest.raises(UserError, match=message):
+                float_tensor(*case)
+
+
+def at(tensor: torch.Tensor):
+    whole = in_memory({"a": tensor}, size=1000)
+    return whole, "a", whole.value["a"]
+
+
+def test_the_tensors_of_a_tree_are_found_once():
+    a, b = torch.zeros(1), torch.ones(1)
+    tree = in_memory({"state_dict": {"x.y": a}, "list": [1, {"z": b}], "text": "t"}).value
+    assert [name for name, _ in tensors_in(tree)] == ["state_dict/x.y", "list/1/z"]
+    bomb: list = [tree]
+    for _ in range(40):
+        bomb = [bomb] * 40
+    assert len(list(tensors_in(bomb))) <= 1
+    endless: list = []
+    endless.append(endless)
+    assert list(tensors_in(endless)) == []
+
+
+def test_a_failed_write_is_the_systems_error():
+    class Full(io.BytesIO):
+        def write(self, data):  # type: ignore[override]
+            if self.tell() + len(data) > 1000:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    with pytest.raises(OSError, match="No space left"):
+        save_torch({"a": torch.zeros(10_000)}, Full())

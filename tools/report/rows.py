@@ -1,0 +1,320 @@
+"""Records side by side: random against pretrained weights, a teacher against its student."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from visrep.results import Record
+from visrep.tools.report.runs import Runs
+
+TASKS = ("knn", "linear", "finetune", "detection", "instance")
+METRICS = ("top1", "top5", "AP50", "AP", "AP75", "mask_AP50", "mask_AP", "mask_AP75")
+
+# Settings that may differ between two runs whose numbers are repetitions of one another.
+REPEATED = (
+    "out",
+    "seed",
+    "weights",
+    "teacher",
+    "init",
+    "bn",
+    "draw",
+    "labels",
+    "device",
+    "threads",
+    "workers",
+    "overwrite",
+    "resume",
+    "log_every",
+    "snapshot_every",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Mean and range of repeated measurements."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @staticmethod
+    def of(records: Iterable[Record]) -> "Spread | None":
+        """Of the records' values; None when there is none."""
+        values = [record.value for record in records]
+        if not values:
+            return None
+        return Spread(
+            mean=sum(values) / len(values), low=min(values), high=max(values), n=len(values)
+        )
+
+
+@dataclass(kw_only=True)
+class Row:
+    """One measure of the chain's table: the same metric from random and from pretrained weights.
+
+    Attributes:
+        task, metric, dataset, engine: as in the records.
+        labels: share (or list) of labels of a finetune, else None.
+        chain: which pretraining, when the folder holds several; else empty.
+        setting: what tells this row from another of the same name; else empty.
+        sides: records by init.
+        notes: footnotes.
+    """
+
+    task: str
+    metric: str
+    dataset: str
+    engine: str
+    labels: float | str | None
+    chain: str = ""
+    setting: str = ""
+    sides: dict[str, list[Record]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def spread(self, init: str) -> Spread | None:
+        """Mean and range of one side."""
+        return Spread.of(self.sides.get(init, []))
+
+    @property
+    def gain(self) -> float | None:
+        """Pretrained less random, in points; None when one is missing."""
+        pretrained, random = self.spread("pretrained"), self.spread("random")
+        return pretrained.mean - random.mean if pretrained and random else None
+
+    @property
+    def overlap(self) -> bool:
+        """Both sides were repeated, and some random run is as good as some pretrained one."""
+        pretrained, random = self.spread("pretrained"), self.spread("random")
+        if not pretrained or not random or min(pretrained.n, random.n) < 2:
+            return False
+        return pretrained.low <= random.high and random.low <= pretrained.high
+
+
+def rows(runs: Runs) -> list[Row]:
+    """The chain's table: tasks in the order of the chain, main metrics first."""
+    found: dict[tuple, Row] = {}
+    raw_pixels: dict[tuple, list[Record]] = {}
+    chains_of = _chains(runs)
+    for record in runs.records:
+        if record.task not in TASKS:
+            continue
+        if record.init == "raw_pixels":
+            raw_pixels.setdefault((record.task, record.metric, record.dataset), []).append(record)
+            continue
+        labels = record.extra.get("labels")
+        for chain in chains_of(record):
+            key = (record.task, record.metric, record.dataset, record.engine, str(labels), chain)
+            if key not in found:
+                found[key] = Row(
+                    task=record.task,
+                    metric=record.metric,
+                    dataset=record.dataset,
+                    engine=record.engine,
+                    labels=labels,
+                    chain=chain,
+                )
+            found[key].sides.setdefault(record.init, []).append(record)
+    table = []
+    for row in found.values():
+        _choose_random(row)
+        for part in _by_setting(row):
+            pixels = raw_pixels.get((part.task, part.metric, part.dataset))
+            if pixels:
+                part.sides["raw_pixels"] = pixels
+            table.append(part)
+    return sorted(table, key=_place)
+
+
+def _chains(runs: Runs) -> Callable[[Record], list[str]]:
+    """A function that names the pretrainings a record is compared under; [""] when there is one.
+
+    Pretrainings that differ in nothing but the seed are one. A record of random weights belongs to
+    every pretraining of the architecture it had.
+    """
+    sources = {f.name: f for f in runs.folders if isinstance(f.config.get("backbone"), dict)}
+    configs: list[dict[str, Any]] = []
+    by_weights: dict[str, int] = {}
+    by_name: dict[str, int] = {}
+    for folder in sources.values():
+        if folder.pretraining:
+            flat = dict(_flat(folder.config))
+            if flat not in configs:
+                configs.append(flat)
+            by_name[folder.name] = configs.index(flat)
+            by_weights |= {record.weights: configs.index(flat) for record in folder.records}
+    backbones = [_part(config, "backbone.") for config in configs]
+    differing = _differing(configs)
+    shown = ["name"] if "name" in differing else differing[:3]
+    names = [", ".join(f"{config.get(key)}" for key in shown) for config in configs]
+
+    def source(record: Record) -> str | None:
+        """The run folder that `weights=` is in, also when the whole was moved since."""
+        place = "/" + Path(str(record.config.get("weights"))).parent.as_posix()
+        found = [name for name in sources if place.endswith(f"/{name}")]
+        return max(found, key=len) if found else None
+
+    def pretraining(record: Record) -> str:
+        index = by_weights.get(record.weights, by_name.get(source(record) or ""))
+        return str(record.config.get("weights")) if index is None else names[index]
+
+    def of(record: Record) -> list[str]:
+        place = source(record)
+        if record.init != "random" or place is None:
+            return [pretraining(record)]
+        backbone = _part(dict(_flat(sources[place].config)), "backbone.")
+        alike = [names[i] for i, other in enumerate(backbones) if other == backbone]
+        return alike or [pretraining(record)]
+
+    compared = [r for r in runs.records if r.task in TASKS and r.init == "pretrained"]
+    several = len({pretraining(record) for record in compared}) > 1
+    return of if several else lambda record: [""]
+
+
+def _part(flat: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {key: value for key, value in flat.items() if key.startswith(prefix)}
+
+
+def _place(row: Row) -> tuple:
+    labels = (0, row.labels, "") if isinstance(row.labels, int | float) else (1, 0, str(row.labels))
+    metric = METRICS.index(row.metric) if row.metric in METRICS else len(METRICS)
+    return TASKS.index(row.task), labels, row.engine, metric, row.metric, row.chain, row.setting
+
+
+def _choose_random(row: Row) -> None:
+    """Of the two batch-norm variants of an untrained net, keep the better, so that it is fair."""
+    variants: dict[str, list[Record]] = {}
+    for record in row.sides.get("random", []):
+        variants.setdefault(str(record.extra.get("bn", "")), []).append(record)
+    if len(variants) < 2:
+        return
+    means = {name: sum(r.value for r in side) / len(side) for name, side in variants.items()}
+    best = max(means, key=lambda name: means[name])
+    row.sides["random"] = variants[best]
+    other = ", ".join(f"{means[name]:.1f} {name}" for name in means if name != best)
+    row.notes.append(
+        f"Random init counts the better of two batch-norm variants: statistics {best} "
+        f"({means[best]:.1f}; {other})."
+    )
+
+
+def _by_setting(row: Row) -> Iterator[Row]:
+    """Runs with unlike settings apart, where each part still compares random with pretrained.
+
+    Where it would not, they stay in one row and a footnote names what differs.
+    """
+    compared = [side for side in ("random", "pretrained") if row.sides.get(side)]
+    everything = [record for side in compared for record in row.sides[side]]
+    differing = _differing([record.config for record in everything])
+    if not differing:
+        yield row
+        return
+    parts: dict[str, Row] = {}
+    for side, records in row.sides.items():
+        for record in records:
+            setting = ", ".join(f"{key}={_at(record.config, key)}" for key in differing)
+            part = parts.setdefault(
+                setting,
+                replace(row, setting=setting, sides={}, notes=list(row.notes)),
+            )
+            part.sides.setdefault(side, []).append(record)
+    if all(set(compared) <= set(part.sides) for part in parts.values()):
+        yield from parts.values()
+        return
+    for side in compared:
+        own = _differing([record.config for record in row.sides[side]])
+        if own:
+            row.notes.append(f"The {side} runs of this row differ in {', '.join(own)}.")
+    between = [key for key in differing if not any(key in note for note in row.notes)]
+    if between:
+        row.notes.append(f"Random and pretrained runs differ in {', '.join(between)}.")
+    yield row
+
+
+def _differing(configs: list[dict[str, Any]]) -> list[str]:
+    """Dotted keys whose values are not the same in all, repetition's own left out."""
+    flat = [dict(_flat(config)) for config in configs]
+    keys = sorted({key for config in flat for key in config})
+    return [key for key in keys if len({str(config.get(key)) for config in flat}) > 1]
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if not prefix and key in REPEATED:
+            continue
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _at(config: dict[str, Any], key: str) -> Any:
+    return dict(_flat(config)).get(key)
+
+
+@dataclass(kw_only=True)
+class Net:
+    """A classifier as it would be deployed.
+
+    Attributes:
+        top1: accuracy in percent.
+        parameters: their number.
+        bytes: size of the encoder file.
+        onnx_bytes: size of the ONNX file.
+        latency_ms: median of one image, by engine.
+    """
+
+    top1: Spread | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+    onnx_bytes: int | None = None
+    latency_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Pair:
+    """A teacher and its student, measured on the same data."""
+
+    dataset: str
+    setting: str
+    teacher: Net
+    student: Net
+
+
+def pairs(runs: Runs) -> list[Pair]:
+    """Teacher against student, one entry per kind of distillation run."""
+    records = runs.records
+    distilled = [r for r in records if r.task == "distill" and "role" in r.extra]
+    exported: dict[str, list[Record]] = {}
+    for record in records:
+        if record.task == "export":
+            exported.setdefault(record.weights, []).append(record)
+    differing = _differing([record.config for record in distilled])
+    groups: dict[tuple[str, str], dict[str, list[Record]]] = {}
+    for record in distilled:
+        setting = ", ".join(f"{key}={_at(record.config, key)}" for key in differing)
+        roles = groups.setdefault((record.dataset, setting), {})
+        roles.setdefault(str(record.extra["role"]), []).append(record)
+    return [
+        Pair(
+            dataset=dataset,
+            setting=setting,
+            teacher=_net(roles.get("teacher", []), exported),
+            student=_net(roles.get("student", []), exported),
+        )
+        for (dataset, setting), roles in groups.items()
+    ]
+
+
+def _net(records: list[Record], exported: dict[str, list[Record]]) -> Net:
+    net = Net(top1=Spread.of(record for record in records if record.metric == "top1"))
+    for record in records:
+        net.parameters = record.extra.get("parameters", net.parameters)
+        net.bytes = record.extra.get("bytes", net.bytes)
+        for export in exported.get(record.weights, []):
+            net.onnx_bytes = export.extra.get("bytes", net.onnx_bytes)
+            if export.metric == "latency_ms":
+                net.latency_ms[export.engine] = export.value
+    return net

@@ -1,0 +1,215 @@
+"""Images and boxes for the torchvision detector: resized outside the net, as Detectron2 does.
+
+Pillow's bilinear resize (with antialias) on 8-bit pixels, then a mirror for half of the training
+images; normalisation comes later, on the device. Which images make a batch, their size and their
+mirroring are functions of (seed, step), so a resumed run sees what an uninterrupted one would.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools import mask as rle
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from visrep import dist
+from visrep.d2.protocol import Protocol
+from visrep.data.detection import Box, DetectionDataset, ImageRecord
+from visrep.errors import ConfigError, UserError
+from visrep.seeds import derive_seed, epoch_order, generator
+
+
+class TrainingBatches:
+    """Endless batches of images and targets, from any step on.
+
+    Images without a box are left out, as Detectron2 leaves them out, and a batch holds images of
+    one orientation (upright, or at least as wide as high), which keeps padding small.
+
+    Args:
+        dataset: the images and their boxes.
+        protocol: batch size, sizes, mirroring and whether masks are needed.
+        seed: of the run.
+        workers: decoding processes, 0 for none.
+
+    Raises:
+        ConfigError: the batch does not divide over the processes.
+        UserError: no image has a box, or a box lacks a mask that is needed.
+    """
+
+    def __init__(
+        self, dataset: DetectionDataset, *, protocol: Protocol, seed: int, workers: int = 0
+    ) -> None:
+        self.records = [r for r in dataset.records if any(not box.crowd for box in r.boxes)]
+        if not self.records:
+            raise UserError(f"{dataset.name}: no image has a box, so there is nothing to train on")
+        if protocol.masks:
+            check_masks(dataset)
+        processes = dist.world_size()
+        if protocol.batch_size % processes:
+            raise ConfigError(
+                f"batch_size={protocol.batch_size} does not divide over {processes} processes: "
+                f"choose a multiple of {processes}"
+            )
+        self.protocol = protocol
+        self.seed = seed
+        self.workers = workers
+        self._orders: dict[int, list[int]] = {}
+        share = protocol.batch_size // processes
+        self.slice = slice(dist.rank() * share, (dist.rank() + 1) * share)
+
+    def members(self) -> Iterator[list[int]]:
+        """The batches of a run from its first step on: positions in the endless stream of images.
+
+        Position p is image `p % n` of the order of epoch `p // n`.
+        """
+        waiting: dict[bool, list[int]] = {True: [], False: []}
+        epoch = 0
+        while True:
+            for place, index in enumerate(self._order(epoch)):
+                record = self.records[index]
+                group = waiting[record.width >= record.height]
+                group.append(epoch * len(self.records) + place)
+                if len(group) == self.protocol.batch_size:
+                    yield list(group)
+                    group.clear()
+            epoch += 1
+
+    def iterate(self, start_step: int) -> Iterator[dict[str, Any]]:
+        """This process' share of every batch from `start_step` on, for ever.
+
+        Yields:
+            images: uint8 3 x H x W each; targets: boxes n x 4 (float, pixels of that image),
+            labels n (from 1 on; 0 is the background) and, with masks, masks n x H x W (uint8);
+            size: images; seed: the step's.
+        """
+        loader = DataLoader(
+            _Samples(self),
+            batch_sampler=_Shares(self, start_step),
+            num_workers=self.workers,
+            collate_fn=list,
+            prefetch_factor=2 if self.workers else None,
+        )
+        for step, samples in enumerate(loader, start=start_step):
+            images, targets = zip(*samples, strict=True)
+            yield {
+                "images": list(images),
+                "targets": list(targets),
+                "size": len(images),
+                "seed": derive_seed(self.seed, "regions", step, dist.rank()),
+            }
+
+    def sample(self, position: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Image and target at a position of the stream, resized and perhaps mirrored."""
+        epoch, place = divmod(position, len(self.records))
+        record = self.records[self._order(epoch)[place]]
+        random = generator(self.seed, "sample", position)
+        choice = int(torch.randint(len(self.protocol.train_sizes), (), generator=random))
+        mirrored = self.protocol.flip and bool(torch.rand((), generator=random) < 0.5)
+        image = load(record, short=self.protocol.train_sizes[choice], most=self.protocol.max_size)
+        target = truth(record, image.shape[-2:], masks=self.protocol.masks)
+        return mirror(image, target) if mirrored else (image, target)
+
+    def _order(self, epoch: int) -> list[int]:
+        if epoch not in self._orders:
+            order = epoch_order(len(self.records), seed=self.seed, epoch=epoch).tolist()
+            self._orders = {epoch - 1: self._orders.get(epoch - 1, []), epoch: order}
+        return self._orders[epoch]
+
+
+class _Samples(Dataset):
+    def __init__(self, batches: TrainingBatches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, position: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.batches.sample(position)
+
+
+class _Shares:
+    """This process' positions of every batch from a step on."""
+
+    def __init__(self, batches: TrainingBatches, start_step: int) -> None:
+        self.batches = batches
+        self.start_step = start_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step, members in enumerate(self.batches.members()):
+            if step >= self.start_step:
+                yield members[self.batches.slice]
+
+
+def load(record: ImageRecord, *, short: int, most: int) -> Tensor:
+    """The image resized to a short side of `short` and a long one of at most `most`, uint8.
+
+    Raises:
+        UserError: the file cannot be read, or is not of the size its annotation states.
+    """
+    image = record.image()
+    height, width = resized(record.height, record.width, short=short, most=most)
+    if (height, width) == (record.height, record.width):
+        return image
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def resized(height: int, width: int, *, short: int, most: int) -> tuple[int, int]:
+    """Height and width at a short side of `short`, less where the long one would pass `most`."""
+    scale = min(short / min(height, width), most / max(height, width))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def truth(record: ImageRecord, size: Sequence[int], *, masks: bool) -> dict[str, Tensor]:
+    """Boxes, labels (from 1 on) and masks of an image that was resized to `size`.
+
+    Crowd boxes are left out; difficult ones are objects like any other, as in Detectron2.
+    """
+    height, width = size
+    scale = torch.tensor([width / record.width, height / record.height] * 2)
+    limit = torch.tensor([width, height, width, height], dtype=torch.float32)
+    kept: list[Box] = [box for box in record.boxes if not box.crowd]
+    boxes = torch.tensor([list(box.xyxy) for box in kept], dtype=torch.float32).reshape(-1, 4)
+    boxes = torch.minimum((boxes * scale).clamp(min=0), limit)
+    labels = torch.tensor([box.category + 1 for box in kept], dtype=torch.int64)
+    target = {"boxes": boxes, "labels": labels}
+    if masks:
+        drawn = [_resized_mask(box, height, width) for box in kept]
+        target["masks"] = (
+            torch.stack(drawn) if drawn else torch.zeros((0, height, width), dtype=torch.uint8)
+        )
+    # What resizing made empty cannot be an object, nor can what has no pixel left.
+    solid = ((boxes[:, 2:] - boxes[:, :2]) > 1e-5).all(dim=1)
+    if masks:
+        solid &= (target["masks"].flatten(1) > 0).any(dim=1)
+    return {name: value[solid] for name, value in target.items()}
+
+
+def mirror(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Image, boxes and masks with left and right exchanged."""
+    width = image.shape[-1]
+    boxes = target["boxes"].clone()
+    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+    mirrored = {**target, "boxes": boxes}
+    if "masks" in target:
+        mirrored["masks"] = target["masks"].flip(-1)
+    return image.flip(-1), mirrored
+
+
+def check_masks(dataset: DetectionDataset) -> None:
+    """Raise UserError where a box has no mask though masks are to be learned."""
+    for record in dataset.records:
+        if any(box.mask is None and not box.crowd for box in record.boxes):
+            raise UserError(
+                f"{record.file}: a box without a mask; use task=detection, or data with a mask "
+                "for every box"
+            )
+
+
+def _resized_mask(box: Box, height: int, width: int) -> Tensor:
+    drawn = rle.decode(box.mask)
+    if drawn.shape != (height, width):
+        picture = Image.fromarray(drawn).resize((width, height), Image.Resampling.NEAREST)
+        drawn = np.array(picture)
+    return torch.from_numpy(np.ascontiguousarray(drawn))

@@ -1,0 +1,287 @@
+"""Detection by Detectron2: its own model, data mapping, losses and training loop.
+
+Its yacs config is filled from the protocol (`d2_settings`), its `SimpleTrainer` runs with hooks of
+ours, and the evaluation is ours, from memory. A net that its ResNet holds runs in it; others run in
+the backbone of `d2_backbone`. Detectron2 is imported inside functions only.
+"""
+
+import importlib.util
+import signal
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from visrep import dist
+from visrep.d2 import heads
+from visrep.d2.backbone import add_visrep_config
+from visrep.d2.data import dataset_dict, mapper, register, training_loader
+from visrep.d2.log import diverged, logged_to
+from visrep.d2.protocol import Protocol
+from visrep.d2.settings import detection_settings, norm_name
+from visrep.d2.weights import place
+from visrep.data.detection import DetectionDataset
+from visrep.data.preprocess import Preprocess
+from visrep.engine import snapshot
+from visrep.engine.precise_bn import reestimate
+from visrep.engine.run import Interrupted, Run
+from visrep.engine.writers import Meter
+from visrep.errors import ConfigError
+from visrep.nn.resnet import ResNet
+from visrep.seeds import derive_seed
+from visrep.transfer.detection.batches import check_masks
+from visrep.transfer.detection.masks import to_rle
+from visrep.transfer.detection.prediction import Prediction
+from visrep.weights import EncoderFile
+
+
+def version() -> tuple[str | None, str]:
+    """Detectron2's version, or None and why it cannot be used."""
+    if importlib.util.find_spec("detectron2") is None:
+        return None, "Detectron2 is not installed"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its use of torch.jit.script
+            import detectron2
+            from detectron2 import _C  # noqa: F401 (the compiled part)
+            from detectron2.modeling import build_model  # noqa: F401
+    except Exception as error:  # a broken installation raises anything
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return None, f"Detectron2 cannot be imported ({first})"
+    return str(detectron2.__version__), ""
+
+
+class Detector:
+    """A trained Detectron2 model.
+
+    Attributes:
+        model: in eval mode.
+        config: Detectron2's config.
+        out: the run folder.
+    """
+
+    def __init__(self, model: nn.Module, config: Any) -> None:
+        self.model = model.eval()
+        self.config = config
+        self.out = Path(config.OUTPUT_DIR)
+
+    @torch.no_grad()
+    def predict_all(self, dataset: DetectionDataset) -> dict[str, Prediction]:
+        """Detections in every image of `dataset`, by image id."""
+        with logged_to(self.out):
+            read = mapper(self.config, training=False)
+            return {
+                record.id: self._prediction(read(dataset_dict(record)))
+                for record in dataset.records
+            }
+
+    def _prediction(self, image: dict[str, Any]) -> Prediction:
+        found = self.model([image])[0]["instances"].to("cpu")
+        return Prediction(
+            boxes=found.pred_boxes.tensor,
+            scores=found.scores,
+            labels=found.pred_classes,
+            masks=to_rle(found.pred_masks) if found.has("pred_masks") else None,
+        )
+
+
+def train(
+    *,
+    encoder: ResNet,
+    preprocess: Preprocess,
+    dataset: DetectionDataset,
+    protocol: Protocol,
+    run: Run,
+    workers: int,
+    precision: str,
+    snapshot_every: int,
+    log_every: int,
+    opts: Sequence[Any] = (),
+) -> Detector:
+    """Train Detectron2's R-CNN on `dataset`, all layers of `encoder` included.
+
+    `opts` are its own settings, [KEY, value, ...], and win over the protocol.
+
+    Raises:
+        ConfigError: a setting that Detectron2 does not know, or a precision it cannot do here.
+        Diverged: the loss, or a proposal, is not finite.
+    """
+    from detectron2.engine import hooks
+    from detectron2.modeling import build_model
+    from detectron2.solver import build_lr_scheduler
+    from detectron2.utils.env import seed_all_rng
+
+    if protocol.masks:
+        check_masks(dataset)
+    cfg = configure(encoder, preprocess, dataset, protocol, run=run, workers=workers, opts=opts)
+    found = snapshot.latest(run.out / "snapshots")
+    start, state = found or (0, {})
+    with logged_to(run.out), diverged():
+        seed_all_rng(derive_seed(run.seed, "detectron2", start, dist.rank()) % 2**31)
+        model = build_model(cfg)
+        place(model, encoder, head=protocol.head)
+        optimizer = _optimizer(cfg, model)
+        loader = training_loader(cfg, dataset, seed=derive_seed(run.seed, "order", start) % 2**31)
+        trainer = _trainer(precision, run, _distributed(model), loader, optimizer)
+        schedule = build_lr_scheduler(cfg, optimizer)
+        if found:
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            schedule.load_state_dict(state["schedule"])
+            run.log.info("resumed from iteration %d; the order of images is a new one", start)
+
+        def save(step: int) -> None:
+            parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+            state = {name: dict(part.state_dict()) for name, part in parts.items()}
+            snapshot.save(run.out / "snapshots", step, state)
+            dist.barrier()
+
+        report = _report(run, protocol, start=start, log_every=log_every)
+        keep = _keep(save, every=snapshot_every)
+        trainer.register_hooks([hooks.LRScheduler(optimizer, schedule), report, keep])
+        trainer.train(start, cfg.SOLVER.MAX_ITER)
+        if protocol.precise_bn:
+            run.log.info("precise batch norm: statistics from %d batches", protocol.precise_bn)
+            _precise(trainer, protocol.precise_bn)
+    return Detector(model, cfg)
+
+
+def configure(
+    encoder: ResNet,
+    preprocess: Preprocess,
+    dataset: DetectionDataset,
+    protocol: Protocol,
+    *,
+    run: Run,
+    workers: int,
+    opts: Sequence[Any] = (),
+) -> Any:
+    """Detectron2's config for this run, with `dataset` registered as what to train on."""
+    from detectron2.config import CfgNode, get_cfg
+
+    cfg = get_cfg()
+    file = EncoderFile(
+        backbone=encoder.spec, preprocess=preprocess.to_dict(), tensors=encoder.state_dict()
+    )
+    classes, norm = len(dataset.classes), norm_name(run.device)
+    nested = detection_settings(file, protocol, classes=classes, norm=norm)
+    nested["MODEL"]["DEVICE"] = str(run.device)
+    nested["INPUT"]["MASK_FORMAT"] = "bitmask"
+    nested |= {"DATALOADER": {"NUM_WORKERS": workers}, "SEED": run.seed}
+    if "VISREP" in nested["MODEL"]:
+        add_visrep_config(cfg)
+    heads.register()
+    cfg.merge_from_other_cfg(CfgNode(nested))
+    cfg.DATASETS.TRAIN = (register(dataset),)
+    cfg.DATASETS.TEST = ()
+    cfg.OUTPUT_DIR = str(run.out)
+    try:
+        cfg.merge_from_list([str(o) if isinstance(o, Path) else o for o in opts])
+    except (KeyError, AssertionError, ValueError) as error:
+        raise ConfigError(f"d2_opts: {error}; give [KEY, value, ...] of its config") from error
+    cfg.freeze()
+    return cfg
+
+
+def _optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
+    from detectron2.solver import build_optimizer
+
+    return build_optimizer(cfg, model)
+
+
+def _distributed(model: nn.Module) -> nn.Module:
+    """The model over all processes that torchrun started; Detectron2 needs their local group."""
+    if dist.world_size() == 1:
+        return model
+    import os
+
+    from detectron2.engine.defaults import create_ddp_model
+    from detectron2.utils import comm
+
+    if comm._LOCAL_PROCESS_GROUP is None:
+        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    on_gpu = next(model.parameters()).is_cuda
+    devices = {} if on_gpu else {"device_ids": None}
+    return create_ddp_model(model, broadcast_buffers=False, **devices)
+
+
+def _trainer(precision: str, run: Run, model: nn.Module, loader: Any, optimizer: Any) -> Any:
+    from detectron2.engine import AMPTrainer, SimpleTrainer
+
+    if precision == "fp32":
+        return SimpleTrainer(model, loader, optimizer)
+    if precision != "bf16":
+        raise ConfigError(f"precision={precision}: choose fp32 or bf16 for engine=detectron2")
+    if run.device.type != "cuda":
+        raise ConfigError("precision=bf16: Detectron2 has it on a GPU only; use precision=fp32")
+    scaler = torch.amp.GradScaler(enabled=False)  # bfloat16 needs no scaling
+    return AMPTrainer(model, loader, optimizer, grad_scaler=scaler, precision=torch.bfloat16)
+
+
+def _report(run: Run, protocol: Protocol, *, start: int, log_every: int) -> Any:
+    """A hook that hands Detectron2's losses to our writers."""
+    from detectron2.engine import HookBase
+
+    class Report(HookBase):
+        def before_train(self) -> None:
+            self.writers = run.writers(total=protocol.iterations, label="detect")
+            self.meter = Meter(start=start, total=protocol.iterations)
+            for writer in self.writers:
+                writer.rewind(start)
+
+        def after_step(self) -> None:
+            if not dist.is_main():  # Detectron2 notes the losses on the main process only
+                return
+            step = self.trainer.iter + 1
+            latest = {k: v for k, (v, _) in self.trainer.storage.latest().items()}
+            losses = {k: v for k, v in latest.items() if k.startswith("loss_")}
+            self.meter.add({"loss": latest["total_loss"], **losses})
+            self.meter.images += protocol.batch_size
+            self.meter.data_time += latest.get("data_time", 0.0)
+            if step % log_every == 0 or step == protocol.iterations:
+                metrics = self.meter.read(step)
+                metrics["lr"] = latest["lr"]
+                for writer in self.writers:
+                    writer.write(step, metrics)
+
+        def after_train(self) -> None:
+            for writer in self.writers:
+                writer.close()
+
+    return Report()
+
+
+def _keep(save: Any, *, every: int) -> Any:
+    """A hook that saves snapshots, and saves one and stops when a signal asks for it."""
+    from detectron2.engine import HookBase
+
+    class Keep(HookBase):
+        def before_train(self) -> None:
+            self.asked: list[int] = []
+            self.handlers = {}
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.signal(signum, lambda number, _frame: self.asked.append(number))
+                self.handlers[signum] = handler
+
+        def after_step(self) -> None:
+            step = self.trainer.iter + 1
+            if self.asked or (every and step % every == 0):
+                save(step)
+            if self.asked:
+                raise Interrupted(self.asked[0])
+
+        def after_train(self) -> None:
+            for signum, handler in self.handlers.items():
+                signal.signal(signum, handler)
+
+    return Keep()
+
+
+def _precise(trainer: Any, count: int) -> None:
+    from detectron2.utils.events import EventStorage
+
+    with EventStorage():  # the model's losses are noted there, by Detectron2's design
+        reestimate(trainer.model, iter(trainer.data_loader), count=count, forward=trainer.model)

@@ -1,0 +1,90 @@
+"""Detection by torchvision: the engine that is always there, in the one training loop.
+
+It serves short runs and comparisons between initialisations; published numbers come from
+Detectron2, and every record says which engine it was.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visrep import dist
+from visrep.d2.protocol import Protocol
+from visrep.data.detection import DetectionDataset
+from visrep.data.preprocess import Preprocess
+from visrep.engine import optim
+from visrep.engine.precise_bn import reestimate
+from visrep.engine.run import Run
+from visrep.engine.task import SupervisedTask
+from visrep.engine.trainer import Trainer
+from visrep.nn.batchnorm import set_batchnorm
+from visrep.nn.resnet import ResNet
+from visrep.transfer.detection.batches import TrainingBatches
+from visrep.transfer.detection.tv_detector import Detector
+
+
+class DetectionTask(SupervisedTask):
+    """What the trainer trains: the detector, whose sampling follows the step's seed."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The sum of the losses of `images` and `targets` under "loss", and each of them."""
+        self.detector.seed(batch["seed"])
+        device = self.detector.device
+        images = [image.to(device).float() / 255 for image in batch["images"]]
+        targets = [{k: v.to(device) for k, v in target.items()} for target in batch["targets"]]
+        losses = self.detector(images, targets)
+        logged = {name: loss.detach() for name, loss in losses.items()}
+        return {"loss": torch.stack(list(losses.values())).sum(), **logged}
+
+
+def train(
+    *,
+    encoder: ResNet,
+    preprocess: Preprocess,
+    dataset: DetectionDataset,
+    protocol: Protocol,
+    run: Run,
+    workers: int,
+    precision: str,
+    snapshot_every: int,
+    log_every: int,
+) -> Detector:
+    """Train a detector on `dataset` with the one training loop; it comes back in eval mode."""
+    detector = Detector(
+        encoder=encoder,
+        classes=len(dataset.classes),
+        protocol=protocol,
+        preprocess=preprocess,
+        seed=run.seed,
+    )
+    if dist.world_size() > 1:
+        set_batchnorm(detector, mode="sync")
+    task = DetectionTask(detector)
+    batches = TrainingBatches(dataset, protocol=protocol, seed=run.seed, workers=workers)
+    groups = optim.parameter_groups(
+        task, lr=protocol.lr, weight_decay=protocol.weight_decay, exclude=["norm"]
+    )
+    trainer = Trainer(
+        task=task,
+        optimizer=torch.optim.SGD(groups, lr=protocol.lr, momentum=protocol.momentum),
+        schedule=protocol.schedule(),
+        batches=batches,
+        total_steps=protocol.iterations,
+        device=run.device,
+        out=run.out,
+        precision=precision,
+        snapshot_every=snapshot_every,
+        log_every=log_every,
+        writers=run.writers(total=protocol.iterations, label="detect"),
+    )
+    trainer.fit()
+    if protocol.precise_bn:
+        run.log.info("precise batch norm: statistics from %d batches", protocol.precise_bn)
+        stream = batches.iterate(protocol.iterations)
+        reestimate(task, stream, count=protocol.precise_bn, forward=task)
+    return detector.eval()

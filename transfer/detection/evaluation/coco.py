@@ -1,0 +1,168 @@
+"""COCO average precision of boxes and masks, from memory.
+
+The measure is COCO's own (cocodataset.org, "detection evaluation"): 101 recall points, overlaps
+0.50, 0.55 ... 0.95, at most 100 detections per image, crowd boxes neither found nor missed, classes
+without ground truth left out. faster-coco-eval computes it when it is installed, pycocotools
+otherwise; both give the same numbers, and the result says which one it was.
+
+COCO knows no difficult boxes: those of VOC are boxes like any other here.
+"""
+
+import contextlib
+import importlib.util
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle
+
+from visrep.data.detection import DetectionDataset
+from visrep.errors import UserError
+from visrep.transfer.detection.evaluation.voc import check_ids
+from visrep.transfer.detection.prediction import Prediction
+
+_STATS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoResult:
+    """COCO AP of one set of predictions.
+
+    Attributes:
+        kind: bbox or segm.
+        numbers: AP, AP50, AP75, AP_small, AP_medium, AP_large in percent. A size that no ground
+            truth has is absent.
+        backend: faster-coco-eval or pycocotools, with its version.
+    """
+
+    kind: str
+    numbers: dict[str, float]
+    backend: str
+
+
+def evaluate_coco(
+    dataset: DetectionDataset,
+    predictions: Mapping[str, Prediction],
+    *,
+    kind: str = "bbox",
+    backend: str = "auto",
+) -> CocoResult:
+    """COCO AP of `predictions` (image id -> boxes, scores, labels, masks) on `dataset`.
+
+    Args:
+        dataset: the ground truth; with masks when `kind` is segm.
+        predictions: by image id; an image that is absent has no detection.
+        kind: bbox, or segm for masks.
+        backend: auto, faster-coco-eval or pycocotools.
+
+    Raises:
+        UserError: an unknown image id, no ground truth, or masks asked for where there are none.
+    """
+    assert kind in ("bbox", "segm")
+    check_ids(dataset, predictions)
+    if not any(not box.crowd for record in dataset.records for box in record.boxes):
+        raise UserError(f"{dataset.name}: no box to be found, so there is no AP; check its labels")
+    coco_class, evaluator_class, name = _backend(backend)
+    # Both libraries report their progress on stdout.
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = coco_class()
+        truth.dataset = _ground_truth(dataset, kind)
+        truth.createIndex()
+        found = coco_class()
+        found.dataset = {
+            "images": truth.dataset["images"],
+            "categories": truth.dataset["categories"],
+            "annotations": _detections(dataset, predictions, kind),
+        }
+        found.createIndex()
+        evaluator = evaluator_class(truth, found, kind)
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    stats = [float(value) for value in evaluator.stats[: len(_STATS)]]
+    # -1 stands for "no ground truth of that size".
+    numbers = {key: 100 * value for key, value in zip(_STATS, stats, strict=True) if value >= 0}
+    return CocoResult(kind=kind, numbers=numbers, backend=name)
+
+
+def _backend(choice: str) -> tuple[type, type, str]:
+    """The COCO and COCOeval classes, and the library's name and version."""
+    assert choice in ("auto", "faster-coco-eval", "pycocotools")
+    from importlib.metadata import version
+
+    fast = importlib.util.find_spec("faster_coco_eval") is not None
+    if choice == "faster-coco-eval" or (choice == "auto" and fast):
+        from faster_coco_eval import COCO, COCOeval_faster
+
+        return COCO, COCOeval_faster, f"faster-coco-eval {version('faster-coco-eval')}"
+    from pycocotools.coco import COCO as PyCOCO
+    from pycocotools.cocoeval import COCOeval
+
+    return PyCOCO, COCOeval, f"pycocotools {version('pycocotools')}"
+
+
+def _ground_truth(dataset: DetectionDataset, kind: str) -> dict[str, Any]:
+    images = [
+        {"id": number, "height": record.height, "width": record.width, "file_name": record.id}
+        for number, record in enumerate(dataset.records, start=1)
+    ]
+    annotations: list[dict[str, Any]] = []
+    for number, record in enumerate(dataset.records, start=1):
+        for box in record.boxes:
+            x0, y0, x1, y1 = (float(value) for value in box.xyxy)
+            annotation: dict[str, Any] = {
+                # From 1 on: the evaluator takes a match with annotation 0 for no match.
+                "id": len(annotations) + 1,
+                "image_id": number,
+                "category_id": box.category + 1,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": (x1 - x0) * (y1 - y0),
+                "iscrowd": int(box.crowd),
+            }
+            if box.mask is not None:
+                annotation["segmentation"] = box.mask
+                annotation["area"] = float(rle.area(box.mask))
+            elif kind == "segm":
+                raise UserError(
+                    f"{record.file}: a box without a mask; mask AP needs one for every box, "
+                    "so use task=detection or data with masks"
+                )
+            annotations.append(annotation)
+    categories = [
+        {"id": number, "name": name} for number, name in enumerate(dataset.classes, start=1)
+    ]
+    return {"info": {}, "images": images, "categories": categories, "annotations": annotations}
+
+
+def _detections(
+    dataset: DetectionDataset, predictions: Mapping[str, Prediction], kind: str
+) -> list[dict[str, Any]]:
+    annotations: list[dict[str, Any]] = []
+    for number, record in enumerate(dataset.records, start=1):
+        found = predictions.get(record.id)
+        if found is None or not len(found.scores):
+            continue
+        boxes = np.asarray(found.boxes, dtype=np.float64).reshape(-1, 4)
+        scores = np.asarray(found.scores, dtype=np.float64)
+        labels = np.asarray(found.labels, dtype=np.int64)
+        if kind == "segm" and found.masks is None:
+            raise UserError(f"{record.file}: predictions without masks; train with task=instance")
+        for row, (box, score, label) in enumerate(zip(boxes, scores, labels, strict=True)):
+            x0, y0, x1, y1 = box.tolist()
+            annotation: dict[str, Any] = {
+                "id": len(annotations) + 1,
+                "image_id": number,
+                "category_id": int(label) + 1,
+                "score": float(score),
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": (x1 - x0) * (y1 - y0),
+                "iscrowd": 0,
+            }
+            if kind == "segm":
+                assert found.masks is not None
+                annotation["segmentation"] = found.masks[row]
+                annotation["area"] = float(rle.area(found.masks[row]))
+            annotations.append(annotation)
+    return annotations

@@ -1,0 +1,263 @@
+"""torchvision's Faster and Mask R-CNN around our ResNet, on C4 or FPN."""
+
+import copy
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from visrep.d2.protocol import Protocol
+from visrep.data.detection import DetectionDataset
+from visrep.data.preprocess import Preprocess
+from visrep.errors import ConfigError
+from visrep.nn.batchnorm import BatchNorm
+from visrep.nn.resnet import ResNet
+from visrep.seeds import derive_seed
+from visrep.transfer.detection.batches import load
+from visrep.transfer.detection.masks import paste, to_rle
+from visrep.transfer.detection.prediction import Prediction
+from visrep.transfer.detection.tv_heads import AlignedRoIAlign, RegionHeads
+from visrep.transfer.detection.tv_proposals import Anchors, ProposalNetwork, Sampler
+
+
+class Detector(GeneralizedRCNN):
+    """torchvision's R-CNN around a copy of `encoder`, all of whose layers are trained.
+
+    Args:
+        encoder: its weights are copied; its strides place anchors and pooling.
+        classes: of objects, K.
+        protocol: head, sizes of anchors and heads, sampling, thresholds.
+        preprocess: how the encoder expects its input.
+        seed: of the fresh layers.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: ResNet,
+        classes: int,
+        protocol: Protocol,
+        preprocess: Preprocess,
+        seed: int,
+    ) -> None:
+        encoder = copy.deepcopy(encoder).train().requires_grad_(True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "detector"))
+            build = _c4 if protocol.head == "c4" else _fpn
+            backbone, heads = build(encoder, classes, protocol)
+            rpn = _proposals(encoder, backbone.out_channels, protocol)
+        # A pyramid adds maps of different strides, which must divide the padded image.
+        divisor = 1 if protocol.head == "c4" else encoder.strides[3]
+        super().__init__(backbone, rpn, heads, _Normalise(preprocess, divisor))
+        self.protocol = protocol
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def seed(self, seed: int) -> None:
+        """Make what is sampled next a function of `seed`."""
+        for part, sampler in (("anchors", self.rpn.fg_bg_sampler), ("boxes", self._box_sampler)):
+            sampler.generator.manual_seed(derive_seed(seed, part))
+
+    @property
+    def _box_sampler(self) -> Sampler:
+        return self.roi_heads.fg_bg_sampler
+
+    def predict_all(self, dataset: DetectionDataset) -> dict[str, Prediction]:
+        """Detections in every image of `dataset`, by image id."""
+        self.eval()
+        size = {"short": self.protocol.test_size, "most": self.protocol.max_size}
+        return {
+            record.id: self.predict(load(record, **size), height=record.height, width=record.width)
+            for record in dataset.records
+        }
+
+    @torch.no_grad()
+    def predict(self, image: Tensor, *, height: int, width: int) -> Prediction:
+        """Detections in a uint8 3 x h x w image, in pixels of the height x width original."""
+        found = self([image.to(self.device).float() / 255])[0]
+        scale = torch.tensor(
+            [width / image.shape[2], height / image.shape[1]] * 2, device=self.device
+        )
+        limit = torch.tensor([width, height] * 2, device=self.device, dtype=torch.float32)
+        boxes = torch.minimum((found["boxes"].float() * scale).clamp(min=0), limit)
+        solid = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        masks = None
+        if "masks" in found:
+            masks = to_rle(paste(found["masks"][solid], boxes[solid], height=height, width=width))
+        return Prediction(
+            boxes=boxes[solid].cpu(),
+            scores=found["scores"][solid].float().cpu(),
+            labels=found["labels"][solid].cpu() - 1,
+            masks=masks,
+        )
+
+
+class _Normalise(GeneralizedRCNNTransform):
+    """Normalise and pad; images come resized, and results leave in the resized frame."""
+
+    def __init__(self, preprocess: Preprocess, divisor: int) -> None:
+        if preprocess.channel_order != "RGB":
+            raise ConfigError(
+                f"the weights expect {preprocess.channel_order} images: convert them to RGB first"
+            )
+        low, high = preprocess.range
+        span = high - low
+        super().__init__(
+            min_size=1,
+            max_size=1,
+            image_mean=[(mean - low) / span for mean in preprocess.mean],
+            image_std=[std / span for std in preprocess.std],
+            size_divisible=divisor,
+        )
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        return image, target
+
+    def postprocess(
+        self,
+        result: list[dict[str, Tensor]],
+        image_shapes: list[tuple[int, int]],
+        original_image_sizes: list[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        return result
+
+
+class _C4(nn.Module):
+    """Features of layer3."""
+
+    def __init__(self, encoder: ResNet) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.out_channels = encoder.channels[2]
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return OrderedDict(layer3=self.encoder.feature_maps(x)[2])
+
+
+class _Pyramid(nn.Module):
+    """Features of layer `first` to layer4, merged from coarse to fine, and one coarser map."""
+
+    def __init__(self, encoder: ResNet, protocol: Protocol) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.first = protocol.fpn_first
+        self.names = [f"layer{number}" for number in range(self.first, 5)]
+        self.out_channels = protocol.fpn_channels
+        self.fpn = FeaturePyramidNetwork(
+            list(encoder.channels[self.first - 1 :]),
+            protocol.fpn_channels,
+            extra_blocks=LastLevelMaxPool(),
+            norm_layer=BatchNorm if protocol.fpn_norm else None,
+        )
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        maps = self.encoder.feature_maps(x)[self.first - 1 :]
+        return self.fpn(OrderedDict(zip(self.names, maps, strict=True)))
+
+
+def _c4(encoder: ResNet, classes: int, protocol: Protocol) -> tuple[_C4 | _Pyramid, RegionHeads]:
+    head = nn.Sequential(OrderedDict(layer4=encoder.layer4))
+    encoder.layer4 = nn.Sequential()  # it runs on regions, not on the image
+    if protocol.extra_norm:
+        head.add_module("norm", BatchNorm(encoder.channels[3]))
+    masks = None
+    if protocol.masks:
+        masks = _mask_head(encoder.channels[3], classes, convs=0, width=protocol.mask_width)
+    pool = AlignedRoIAlign(
+        maps=["layer3"], strides=[encoder.strides[2]], output_size=protocol.box_pool
+    )
+    return _C4(encoder), _heads(protocol, pool, head, encoder.channels[3], classes, masks, None)
+
+
+def _fpn(encoder: ResNet, classes: int, protocol: Protocol) -> tuple[_C4 | _Pyramid, RegionHeads]:
+    backbone = _Pyramid(encoder, protocol)
+    strides = encoder.strides[protocol.fpn_first - 1 :]
+    pool = AlignedRoIAlign(maps=backbone.names, strides=strides, output_size=protocol.box_pool)
+    head = TwoMLPHead(protocol.fpn_channels * protocol.box_pool**2, protocol.box_width)
+    for layer in (head.fc6, head.fc7):
+        nn.init.kaiming_uniform_(layer.weight, a=1)  # "Xavier" of Caffe2
+        nn.init.zeros_(layer.bias)
+    masks = mask_pool = None
+    if protocol.masks:
+        masks = _mask_head(protocol.fpn_channels, classes, convs=4, width=protocol.mask_width)
+        mask_pool = AlignedRoIAlign(maps=backbone.names, strides=strides, output_size=14)
+    return backbone, _heads(protocol, pool, head, protocol.box_width, classes, masks, mask_pool)
+
+
+def _heads(
+    protocol: Protocol,
+    pool: AlignedRoIAlign,
+    head: nn.Module,
+    width: int,
+    classes: int,
+    masks: nn.Module | None,
+    mask_pool: AlignedRoIAlign | None,
+) -> RegionHeads:
+    predictor = FastRCNNPredictor(width, classes + 1)
+    for layer, std in ((predictor.cls_score, 0.01), (predictor.bbox_pred, 0.001)):
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.zeros_(layer.bias)
+    return RegionHeads(
+        pool=pool,
+        head=head,
+        predictor=predictor,
+        masks=masks,
+        mask_pool=mask_pool,
+        roi_batch=protocol.roi_batch,
+        score_threshold=protocol.score_threshold,
+        nms_threshold=protocol.nms_threshold,
+        detections=protocol.detections_per_image,
+    )
+
+
+def _mask_head(ins: int, classes: int, *, convs: int, width: int) -> nn.Sequential:
+    """R x ins x s x s -> R x classes x 2s x 2s logits (Mask R-CNN, arXiv 1703.06870, fig. 4)."""
+    layers: list[nn.Module] = []
+    for _ in range(convs):
+        layers += [nn.Conv2d(ins, width, 3, padding=1), nn.ReLU(inplace=True)]
+        ins = width
+    layers += [nn.ConvTranspose2d(ins, width, 2, stride=2), nn.ReLU(inplace=True)]
+    logits = nn.Conv2d(width, classes, 1)
+    for layer in [*layers, logits]:
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+    nn.init.normal_(logits.weight, std=0.001)
+    return nn.Sequential(*layers, logits)
+
+
+def _proposals(encoder: ResNet, width: int, protocol: Protocol) -> ProposalNetwork:
+    anchors = Anchors(
+        sizes=protocol.anchors(encoder.strides),
+        ratios=protocol.anchor_ratios,
+        strides=protocol.strides(encoder.strides),
+    )
+    kept = {
+        name: dict(zip(("training", "testing"), counts, strict=True))
+        for name, counts in (("pre", protocol.rpn_pre_nms), ("post", protocol.rpn_post_nms))
+    }
+    rpn = ProposalNetwork(
+        anchors,
+        RPNHead(width, anchors.num_anchors_per_location()[0]),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=protocol.rpn_batch,
+        positive_fraction=0.5,
+        pre_nms_top_n=kept["pre"],
+        post_nms_top_n=kept["post"],
+        nms_thresh=0.7,
+    )
+    rpn.fg_bg_sampler = Sampler(count=protocol.rpn_batch, positive=0.5)
+    return rpn

@@ -1,0 +1,170 @@
+"""`visrep knn weights=encoder.safetensors data=scenes out=DIR`: k nearest neighbours.
+
+The weighted vote of NPID (arXiv 1805.01978) on L2-normalised features, with data.train as the bank
+and data.test as the queries; exact, and for several k at the price of one search. `output=head` is
+NPID's own protocol, the 128-d output of its head. Two baselines come by the same command:
+`init=random` (the same architecture, fresh weights; BN statistics as initialised or re-estimated)
+and `init=raw_pixels`.
+"""
+
+import base64
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor
+
+from visrep.config import instantiate
+from visrep.data.datasets import ImageDataset
+from visrep.data.preprocess import Preprocess
+from visrep.engine.evaluation import accuracies, shared_classes
+from visrep.engine.extraction import batches
+from visrep.engine.run import open_run
+from visrep.errors import ConfigError
+from visrep.files import write_text
+from visrep.nn.knn import nearest, votes
+from visrep.transfer.frozen import features
+from visrep.transfer.frozen.outputs import frozen_output
+from visrep.weights import read_weights
+from visrep.weights.encoder_file import fingerprint
+
+
+def main(cfg: DictConfig) -> None:
+    """Extract features, vote, record."""
+    neighbours = _check(cfg)
+    if cfg.init != "raw_pixels":
+        encoder, preprocess, sha256 = frozen_output(
+            cfg.weights,
+            output=cfg.output,
+            init=cfg.init,
+            seed=int(cfg.seed),
+            grids=cfg.grids,
+            size=cfg.size,
+        )
+    run = open_run(cfg)
+    train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
+    classes = shared_classes(train, test)
+    extra: dict[str, Any] = {"temperature": float(cfg.temperature)}
+    if cfg.init == "raw_pixels":
+        preprocess = _pixels_preprocess(cfg.weights, train)
+        bank, queries = (features.raw_pixels(dataset, preprocess) for dataset in (train, test))
+        sha256 = "none"
+    else:
+        extra["output"] = cfg.output
+        encoder.to(run.device)
+        loading: dict[str, Any] = {"batch_size": int(cfg.batch_size), "workers": int(cfg.workers)}
+        if cfg.bn == "reestimated":
+            features.reestimate_batchnorm(
+                encoder, batches(train, preprocess, device=run.device, **loading)
+            )
+            sha256 = fingerprint(encoder.state_dict())
+        if cfg.init == "random":
+            extra["bn"] = cfg.bn
+        bank, queries = (
+            features.cached(
+                encoder,
+                dataset,
+                preprocess,
+                device=run.device,
+                precision=cfg.precision,
+                **loading,
+            )
+            for dataset in (train, test)
+        )
+    if neighbours[-1] > len(train):
+        run.log.info("k=%d: all %d images of %s vote", neighbours[-1], len(train), train.name)
+    cosine, index = nearest(bank.to(run.device), queries, k=neighbours[-1])
+    label = train.labels.to(run.device)[index]
+    for k in neighbours:
+        scores = votes(
+            cosine[:, :k],
+            label[:, :k],
+            temperature=float(cfg.temperature),
+            classes=len(classes),
+        )
+        for metric, value in accuracies(scores, test.labels).items():
+            run.log.info("kNN %s of %s on %s, k=%d: %.2f %%", metric, cfg.init, test.name, k, value)
+            # The configuration of a record is its own, so that one k is no repetition of another.
+            replace(run, config=run.config | {"k": k}).record(
+                task="knn",
+                dataset=test.name,
+                metric=metric,
+                value=value,
+                weights=sha256,
+                init=cfg.init,
+                k=k,
+                **extra,
+            )
+    if cfg.init != "raw_pixels":
+        write_neighbours(run.out / "neighbours.json", train, test, bank, queries, classes)
+
+
+def write_neighbours(
+    path: Path,
+    train: ImageDataset,
+    test: ImageDataset,
+    bank: Tensor,
+    queries: Tensor,
+    classes: list[str],
+    *,
+    count: int = 6,
+) -> None:
+    """Write `count` test images, one per class in turn, with their `count` nearest training images.
+
+    Pictures are PNG in base64, at most 64 px, so that the report needs no other file.
+    """
+
+    def entry(dataset: ImageDataset, index: int) -> dict[str, Any]:
+        assert dataset.labels is not None
+        picture = Image.fromarray(dataset[index].permute(1, 2, 0).numpy())
+        picture.thumbnail((64, 64))
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        label = classes[int(dataset.labels[index])]
+        return {"image": base64.b64encode(stream.getvalue()).decode(), "label": label}
+
+    assert test.labels is not None
+    firsts = [int((test.labels == c).nonzero()[0]) for c in test.labels.unique().tolist()]
+    chosen = firsts[:count]
+    similarity, index = nearest(bank, queries[torch.tensor(chosen)], k=count)
+    found = []
+    for query, row, near in zip(chosen, similarity.tolist(), index.tolist(), strict=True):
+        neighbours = [
+            entry(train, i) | {"similarity": round(s, 4)} for s, i in zip(row, near, strict=True)
+        ]
+        found.append(entry(test, query) | {"neighbours": neighbours})
+    write_text(path, json.dumps({"dataset": test.name, "bank": train.name, "queries": found}))
+
+
+def _check(cfg: DictConfig) -> list[int]:
+    """Refuse settings that do not fit; returns all k, rising."""
+    if cfg.init not in ("pretrained", "random", "raw_pixels"):
+        raise ConfigError(f"init={cfg.init}: choose pretrained, random or raw_pixels")
+    if cfg.bn not in ("initial", "reestimated"):
+        raise ConfigError(f"bn={cfg.bn}: choose initial or reestimated")
+    if cfg.bn == "reestimated" and cfg.init != "random":
+        raise ConfigError("bn=reestimated is for init=random: trained statistics stay as they are")
+    if cfg.weights is None and cfg.init != "raw_pixels":
+        raise ConfigError("give a value: weights=...")
+    neighbours = sorted({int(k) for k in ([cfg.k] if isinstance(cfg.k, int) else cfg.k)})
+    if not neighbours or neighbours[0] < 1 or cfg.temperature <= 0:
+        raise ConfigError(f"k={cfg.k} temperature={cfg.temperature}: both must be above 0")
+    return neighbours
+
+
+def _pixels_preprocess(weights: str | None, train: ImageDataset) -> Preprocess:
+    """How the encoder file prepares images; without one, images that are all of one size as is."""
+    if weights is not None:
+        return Preprocess.from_dict(read_weights(weights).preprocess)
+    if train.images is None:
+        raise ConfigError(
+            f"the images of {train.name} differ in size: give weights=, whose preprocessing they "
+            "then get"
+        )
+    size = train.images.shape[-1]
+    return Preprocess(size=size, resize=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
