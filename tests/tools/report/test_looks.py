@@ -34,7 +34,7 @@ def seen(page: str, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
         f"<script>{PROBE.read_text(encoding='utf-8')}</script>",
         encoding="utf-8",
     )
-    quiet = "gpu quic background-networking component-update sync extensions dev-shm-usage".split()
+    quiet = ["gpu", "quic", "background-networking", "component-update", "sync", "extensions", "dev-shm-usage"]
     command = [
         *(str(BROWSER), "--headless", "--no-sandbox", "--no-first-run"),
         *(f"--disable-{word}" for word in quiet),

@@ -26,11 +26,13 @@ class Comparison:
     """One measurement: what was published of it, and our records of it.
 
     Attributes:
+        about: what the published numbers are of, in words; may be empty.
         published: (weights, source) -> metric -> value.
         ours: whose weights -> metric -> records.
     """
 
-    published: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
+    about: str
+    published: dict[tuple[str, str], dict[str, float]]
     ours: dict[str, dict[str, list[Record]]] = field(default_factory=dict)
 
     @property
@@ -46,26 +48,26 @@ class Comparison:
 def render(context: Context) -> Markup | None:
     """One table per measurement; None where no run names a published number."""
     found: dict[str, Comparison] = {}
-    for name, entries, records in _lists(context.runs):
+    for name, about, entries, records in _lists(context.runs):
         try:
             published = _published(entries)
         except (KeyError, TypeError, ValueError, AttributeError):
             context.runs.notes.append(f"The published numbers of {name} cannot be read.")
             continue
-        comparison = found.setdefault(name, Comparison(published=published))
+        comparison = found.setdefault(name, Comparison(about=about, published=published))
         for record in records:
             ours = comparison.ours.setdefault(_whose(context.runs, record), {})
             ours.setdefault(record.metric, []).append(record)
     return context.fill("published.html", found=found) if found else None
 
 
-def _lists(runs: Runs) -> Iterator[tuple[str, list[dict[str, Any]], list[Record]]]:
-    """(measurement, published entries, our records of it) of every record and pretraining."""
+def _lists(runs: Runs) -> Iterator[tuple[str, str, list[dict[str, Any]], list[Record]]]:
+    """(measurement, about, published entries, our records) of every record and pretraining."""
     for record in runs.records:
         entries = record.config.get("published")
         if entries and record.task != "pretrain":
-            recipe = record.extra.get("recipe")
-            yield joined(recipe, task(record.task), record.dataset), entries, [record]
+            name = joined(record.config.get("task"), task(record.task), record.dataset)
+            yield name, str(record.config.get("about") or ""), entries, [record]
     for folder in runs.folders:
         kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for entry in folder.config.get("published") or [] if folder.pretraining else []:
@@ -77,7 +79,7 @@ def _lists(runs: Runs) -> Iterator[tuple[str, list[dict[str, Any]], list[Record]
                 if (record.task, _plain(record.dataset)) == (kind, _plain(dataset))
                 and runs.origin(record) is folder
             ]
-            yield joined(folder.title, task(kind), dataset), entries, records
+            yield joined(folder.title, task(kind), dataset), "", entries, records
 
 
 def _published(entries: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
