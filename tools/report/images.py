@@ -3,29 +3,26 @@
 import base64
 import io
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from visrep.data.images import read_image
 
-LARGEST_SIDE = 480  # pixels of an embedded photograph
 
+def embedded(path: str | Path, kind: str, *, largest: int | None = None) -> str:
+    """An image file, decoded and encoded again as `kind` png or jpeg, so that it is an image.
 
-def png(path: str | Path) -> str:
-    """An image file as PNG, decoded and encoded again so that it is an image.
+    Of more than `largest` pixels a side it is made smaller.
 
     Raises:
         BrokenImage: it is none.
     """
-    return _address(_opened(path), "png")
-
-
-def jpeg(path: str | Path) -> str:
-    """An image file as JPEG, at most LARGEST_SIDE pixels a side. Raises as `png`."""
-    image = _opened(path)
-    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-    return _address(image, "jpeg", quality=88, subsampling=0)
+    image = Image.fromarray(read_image(path).permute(1, 2, 0).numpy())
+    if largest:
+        image.thumbnail((largest, largest))
+    stream = io.BytesIO()
+    image.save(stream, kind, optimize=True, quality=88, subsampling=0)  # JPEG's; PNG has neither
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def encoded_png(data: str) -> str:
@@ -37,13 +34,3 @@ def encoded_png(data: str) -> str:
     if not base64.b64decode(data, validate=True).startswith(b"\x89PNG\r\n\x1a\n"):
         raise ValueError("an image is no PNG")
     return f"data:image/png;base64,{data}"
-
-
-def _opened(path: str | Path) -> Image.Image:
-    return Image.fromarray(read_image(path).permute(1, 2, 0).numpy())
-
-
-def _address(image: Image.Image, kind: str, **options: Any) -> str:
-    stream = io.BytesIO()
-    image.save(stream, kind, optimize=True, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from visrep.results import Record
-from visrep.tools.report.runs import Folder, Runs
+from visrep.tools.report.runs import Runs
 
 TASKS = ("knn", "linear", "finetune", "detection", "instance")
 METRICS = ("top1", "top5", "AP50", "AP", "AP75", "mask_AP50", "mask_AP", "mask_AP75")
@@ -120,42 +120,25 @@ def _chains(runs: Runs) -> Callable[[Record], list[str]]:
     Pretrainings that differ in nothing but the seed are one. A record of random weights belongs to
     every pretraining of the architecture it had.
     """
-    distinct: list[Folder] = []
-    configs: list[dict[str, Any]] = []
-    places: dict[str, int] = {}
-    for folder in runs.folders:
-        if folder.pretraining and isinstance(folder.config.get("backbone"), dict):
-            settings = dict(flat(folder.config))
-            if settings not in configs:
-                distinct.append(folder)
-                configs.append(settings)
-            places[folder.name] = configs.index(settings)
-    names = [folder.title for folder in distinct]
-    if len(set(names)) < len(names):
-        keys = differing(configs)
-        shown = ["name"] if "name" in keys else keys[:3]
-        names = [", ".join(f"{config.get(key)}" for key in shown) for config in configs]
-
-    def pretraining(record: Record) -> str:
-        origin = runs.origin(record)
-        if origin is None or origin.name not in places:
-            return str(record.config.get("weights"))
-        return names[places[origin.name]]
+    made = [f for f in runs.folders if f.pretraining and isinstance(f.config.get("backbone"), dict)]
+    keys = differing(folder.config for folder in made)
+    shown = ["name"] if "name" in keys else keys[:3]
+    names = {folder.name: stated(folder.config, shown) for folder in made}
+    titles = {folder.name: folder.title for folder in made}
+    if len(set(titles.values())) == len(set(names.values())):
+        names = titles
 
     def of(record: Record) -> list[str]:
         origin = runs.origin(record)
-        if record.init != "random" or origin is None:
-            return [pretraining(record)]
-        backbone = origin.config["backbone"]
-        alike = [
-            name
-            for name, other in zip(names, distinct, strict=True)
-            if other.config["backbone"] == backbone
-        ]
-        return alike or [pretraining(record)]
+        if record.init == "random" and origin is not None:
+            same = (f for f in made if f.config["backbone"] == origin.config["backbone"])
+            if alike := list(dict.fromkeys(names[folder.name] for folder in same)):
+                return alike
+        weights = str(record.config.get("weights"))
+        return [weights if origin is None else names.get(origin.name, weights)]
 
     compared = [r for r in runs.records if r.task in TASKS and r.init == "pretrained"]
-    several = len({pretraining(record) for record in compared}) > 1
+    several = len({name for record in compared for name in of(record)}) > 1
     return of if several else lambda record: [""]
 
 

@@ -1,6 +1,5 @@
 """Numbers and names as people read them; the templates have these functions as filters."""
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -69,11 +68,6 @@ def init(name: str) -> str:
 def capital(words: str) -> str:
     """The first letter as a capital, but kNN."""
     return words if words.startswith("kNN") else words[:1].upper() + words[1:]
-
-
-def short(value: object) -> str:
-    """A setting's value; of a hash the first twelve digits."""
-    return str(value)[:12] if re.fullmatch("[0-9a-f]{64}", str(value)) else str(value)
 
 
 def listed(words: Iterable[Any]) -> str:

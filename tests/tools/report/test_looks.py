@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.tools.report.sample_runs import html_of
+from tests.tools.report.sample_runs import html_of, record, write
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -34,7 +34,7 @@ def seen(page: str, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
         f"<script>{PROBE.read_text(encoding='utf-8')}</script>",
         encoding="utf-8",
     )
-    quiet = ["gpu", "quic", "background-networking", "component-update", "sync", "extensions", "dev-shm-usage"]
+    quiet = ("gpu", "quic", "background-networking", "component-update", "sync", "extensions")
     command = [
         *(str(BROWSER), "--headless", "--no-sandbox", "--no-first-run"),
         *(f"--disable-{word}" for word in quiet),
@@ -49,6 +49,17 @@ def seen(page: str, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def test_the_report_is_readable_at_every_width_in_light_and_dark(chain, tmp_path):
+    entry = {
+        "metric": "AP50",
+        "value": 82.4,
+        "weights": "MoCo v2",
+        "source": "long" * 30,
+        "runs": 5,
+    }
+    config = {"task": "voc0712_c4", "published": [entry | {"metric": m} for m in ("AP50", "AP75")]}
+    for folder in ("detect", "d" * 90):
+        long = {"config": config, "dataset": "x" * 60, "command": "visrep " + "y" * 200}
+        write(chain, folder, record(task="detection", metric="AP50", **long))
     frames, console = seen(html_of(chain), tmp_path)
     assert not console
     assert [(each["width"], each["dark"]) for each in frames] == [

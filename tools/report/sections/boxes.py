@@ -5,11 +5,12 @@ The file is `{"dataset", "classes", "images": [{"id", "file", "height", "width",
 `classes`.
 """
 
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
 
-from visrep.tools.report.images import jpeg
+from visrep.tools.report.images import embedded
 from visrep.tools.report.section import Context
 
 TITLE = "Boxes on test images"
@@ -18,6 +19,8 @@ ORDER = 60
 
 def render(context: Context) -> Markup | None:
     """The same test images with the boxes of both detectors."""
+
+    jpeg = partial(embedded, kind="jpeg", largest=480)
 
     def read(content: dict[str, Any]) -> tuple[str, bool, Markup]:
         shots = context.fill("boxes_of_one.html", content=content, jpeg=jpeg)

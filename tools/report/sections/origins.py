@@ -1,5 +1,6 @@
 """How each number was made: every record under the command that made it."""
 
+import re
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -8,7 +9,7 @@ from visrep.results import Record
 from visrep.tools.report.rows import TASKS
 from visrep.tools.report.runs import MEASURED, Folder
 from visrep.tools.report.section import Context
-from visrep.tools.report.words import init, joined, share, short
+from visrep.tools.report.words import init, joined, share
 
 TITLE = "How each number was made"
 ORDER = 80
@@ -36,13 +37,15 @@ def render(context: Context) -> Markup | None:
 def _facts(records: Sequence[Record]) -> str:
     first, last = records[0], max(records, key=lambda record: record.time)
     extra = {key: value for key, value in first.extra.items() if key not in ("form", *MEASURED)}
+    # Of a hash its first twelve digits.
+    shown = {key: re.sub("^([0-9a-f]{12})[0-9a-f]{52}$", r"\1", str(extra[key])) for key in extra}
     labels = extra.pop("labels", None)
     return joined(
         first.task,
         init(first.init),
         first.dataset,
         f"{share(labels)} of labels" if labels is not None else "",
-        *(f"{key} {short(value)}" for key, value in extra.items() if value not in (None, [])),
+        *(f"{key} {shown[key]}" for key in extra if extra[key] not in (None, [])),
         f"seed {first.seed}",
         f"engine {first.engine}",
         f"weights {first.weights[:12]}" if first.weights != "none" else "",

@@ -3,7 +3,7 @@
 from markupsafe import Markup
 
 from visrep.data.images import BrokenImage
-from visrep.tools.report.images import png
+from visrep.tools.report.images import embedded
 from visrep.tools.report.section import Context
 
 TITLE = "Augmented views"
@@ -16,7 +16,7 @@ def render(context: Context) -> Markup | None:
     for folder in context.runs.folders:
         try:
             if (folder.path / "views.png").exists():
-                shown.setdefault(png(folder.path / "views.png"), folder.name)
+                shown.setdefault(embedded(folder.path / "views.png", "png"), folder.name)
         except BrokenImage as error:
             context.runs.notes.append(f"{error}.")
     return context.fill("views.html", pictures=shown)

@@ -42,7 +42,7 @@ def test_a_detection_stands_beside_what_its_task_publishes(tmp_path):
         ["Pretrained measured here", "42.0 (41.0–43.0, n=2)", "–"],
         ["Random init measured here", "9.0 (n=1)", "–"],
         ["MoCo v2 published arXiv 1; 5 runs", "82.4", "57.0"],
-        ["random published arXiv 1; 1 run", "60.2", "–"],
+        ["Random published arXiv 1; 1 run", "60.2", "–"],
     ]
 
 
