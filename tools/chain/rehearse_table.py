@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from visrep import results
 from visrep.files import atomic_path, write_text
-from visrep.tools.report.tables import signed
+from visrep.tools.report.words import signed
 
 NAMES = {
     "exemplar": "Exemplar-CNN",

@@ -51,3 +51,52 @@ def test_half_a_line_of_metrics_is_skipped(chain, capsys):
     html = html_of(chain)
     assert "2 unreadable lines" in capsys.readouterr().out
     assert html.count("<polyline") == 2
+
+
+def test_a_method_is_called_by_its_title_and_before_titles_by_its_yaml(tmp_path):
+    for name, extra, config in (
+        ("new", {"method": "simclr_scenes", "title": "SimCLR"}, {"name": "simclr_scenes"}),
+        ("old", {"method": "moco_v2_scenes"}, {"name": "moco_v2_scenes"}),
+        ("configured", {}, {"name": "byol_scenes"}),
+        ("bare", {}, {}),
+    ):
+        write(tmp_path, name, record(task="pretrain", extra=extra), config=config)
+    titles = {folder.name: folder.title for folder in report_runs.collect(tmp_path).folders}
+    assert titles == {
+        "new": "SimCLR",
+        "old": "moco_v2_scenes",
+        "configured": "byol_scenes",
+        "bare": "bare",
+    }
+
+
+def test_an_encoder_is_known_by_its_hash_then_by_its_place(tmp_path):
+    for name in ("a", "deep/a", "b"):
+        pre = record(task="pretrain", weights=name[-1] * 64)
+        write(tmp_path, name, pre, config={"backbone": {"depth": 18}})
+    write(tmp_path, "knn", record(weights="b" * 64), config={})
+    runs = report_runs.collect(tmp_path)
+    for sha, place, name in (
+        ("b", "/moved/runs/a/encoder.safetensors", "b"),
+        ("f", "/moved/runs/a/encoder.safetensors", "a"),
+        ("f", "/moved/deep/a/encoder.safetensors", "deep/a"),
+        ("f", "/moved/ba/encoder.safetensors", None),
+    ):
+        origin = runs.origin(record(weights=sha * 64, config={"weights": place}))
+        assert (origin and origin.name) == name
+
+
+def test_the_first_file_that_can_be_read_is_taken_of_each_initialisation(tmp_path):
+    for name, init, content in (
+        ("a", "random", "{"),
+        ("b", "random", '{"x": 1}'),
+        ("c", "random", '{"x": 2}'),
+        ("d", "pretrained", '{"y": 3}'),
+    ):
+        write(tmp_path, name, record(init=init))
+        (tmp_path / name / "x.json").write_text(content)
+    runs = report_runs.collect(tmp_path)
+    found = runs.read_each("x.json", lambda content: content["x"])
+    assert [(folder.name, content) for folder, content in found] == [("b", 1)]
+    assert runs.notes[0] == "d/x.json was left out: no 'x'."
+    assert runs.notes[1].startswith("a/x.json was left out: Expecting") and len(runs.notes) == 2
