@@ -16,7 +16,7 @@ def test_a_card_holds_the_gain_and_what_it_comes_from(chain):
         "10 % of labels top-1 +30.0 points over random init random init 51.0 pretrained 81.0",
         "Detection AP50 +1.0 points over random init random init 60.5 pretrained 61.5",
         "Student top-1 −0.5 points from its teacher teacher 83.0 student 82.5 "
-        "0.70 M → 0.17 M parameters 2.80 MB → 700 kB 0.40 → 0.40 ms per image",
+        "0.70 M → 0.17 M parameters 2.80 MB → 0.70 MB 0.40 → 0.40 ms per image",
     ]
 
 
