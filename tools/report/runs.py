@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,7 +91,7 @@ class Runs:
     folders: list[Folder]
     notes: list[str]
 
-    @property
+    @cached_property
     def records(self) -> list[Record]:
         """All records, a repeated measurement only in its last form."""
         return latest(record for folder in self.folders for record in folder.records)

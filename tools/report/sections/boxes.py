@@ -24,7 +24,7 @@ def render(context: Context) -> Markup | None:
 
     def read(content: dict[str, Any]) -> tuple[str, bool, Markup]:
         shots = context.fill("boxes_of_one.html", content=content, jpeg=jpeg)
-        truth = any("truth" in image for image in content["images"])
+        truth = any(image.get("truth") for image in content["images"])
         return str(content["dataset"]), truth, shots
 
     return context.fill("boxes.html", panels=context.runs.read_each("predictions.json", read))
