@@ -41,6 +41,9 @@ async function findings(frame) {
   const page = frame.contentDocument;
   const closed = page.documentElement.scrollWidth;
   for (const details of page.querySelectorAll("details")) details.open = true;
+  const cut = [...page.querySelectorAll(".scroll, .card, .chart, .made")]
+    .filter((box) => box.scrollWidth > box.clientWidth)
+    .map((box) => `${box.className}: ${box.textContent.trim().slice(0, 40)}`);
   const pale = [];
   for (const element of page.body.querySelectorAll("*")) {
     const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
@@ -64,6 +67,7 @@ async function findings(frame) {
     sideways: Math.max(closed, page.documentElement.scrollWidth) - page.documentElement.clientWidth,
     pictures: sources.length,
     broken,
+    cut,
     pale,
   };
 }

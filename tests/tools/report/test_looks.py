@@ -68,17 +68,19 @@ def test_the_report_is_readable_at_every_width_in_light_and_dark(chain, tmp_path
     for each in frames:
         assert each["sideways"] <= 0
         assert (each["pictures"], each["broken"]) == (6, [])
-        assert each["pale"] == []
+        assert each["pale"] == each["cut"] == []
         assert (each["ground"] < 0.1) == each["dark"]
 
 
 def test_the_browser_sees_what_is_wrong(tmp_path):
     wrong = (
+        '<div class="card" style="overflow: auto"><p style="width: 800px">cut</p></div>'
         '<p style="width: 700px">wide</p><img src="data:image/png;base64,aGk=">'
         '<svg><image href="data:image/jpeg;base64,aGk="/><rect width="-1"/></svg>'
         '<p style="color: #888">pale on white</p><p style="opacity: 0.3">faint</p>'
     )
     (phone, *_, desk), console = seen(wrong, tmp_path)
+    assert len(phone["cut"]) == 1 and desk["cut"] == []
     assert phone["sideways"] >= 310 and desk["sideways"] <= 0
     assert (phone["pictures"], len(phone["broken"])) == (2, 2)
     assert [line.partition(":")[0] for line in phone["pale"]] == ["pale on white", "faint"]
