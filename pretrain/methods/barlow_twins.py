@@ -52,7 +52,7 @@ class BarlowTwins(nn.Module):
         last = {"out": out_dim, "bias": False, "norm": "none", "relu": False}
         self.encoder = encoder
         self.head = MLP(in_dim=encoder.out_dim, layers=[inner] * (projector_layers - 1) + [last])
-        self.standardize = BatchNorm(out_dim, weight=False, bias=False)  # one for both views
+        self.standardize = BatchNorm(out_dim, affine=False)  # one for both views
         self.off_diagonal_weight = off_diagonal_weight
         self.loss_scale = loss_scale
 
