@@ -12,14 +12,14 @@ from torch import nn
 
 from visrep.engine.hooks import Evaluate, Hook
 from visrep.engine.run import Interrupted
-from visrep.engine.task import SupervisedTask, Task
+from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
 from visrep.engine.writers import JsonLines
 from visrep.errors import ConfigError, Diverged
 from visrep.seeds import generator
 
 
-class Regression(SupervisedTask):
+class Regression(Task):
     """A net with everything a method may hold: weights, running statistics, an EMA."""
 
     def __init__(self) -> None:
