@@ -1,4 +1,4 @@
-"""The contract of a method: all that the loop, the checks, the reports and the tools know of one."""
+"""The contract of a method: all that the loop, the checks and the tools know of one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,8 +116,11 @@ class Method(Task):
         return 3 * sum(areas)
 
 
-def require_contract(method: object) -> None:
-    """Raise ConfigError, which names member and class, where `method` breaks the contract."""
+def require_contract(method: object, *, batch_size: int) -> None:
+    """Raise ConfigError, which names member and class, where `method` breaks the contract.
+
+    What `forward` returns is looked at in the first step (`visrep.engine.task`).
+    """
     name = f"{type(method).__module__}.{type(method).__qualname__}"
     if not isinstance(method, Method):
         raise ConfigError(f"method: {name} must derive from visrep.pretrain.method.Method")
@@ -141,9 +144,10 @@ def require_contract(method: object) -> None:
     ):
         if not holds:
             raise ConfigError(f"method: {name}.{member} must be {wanted}, not {given(member)!r}")
-    for member, wanted in (
-        ("forward", "a dict with loss and embeddings of a batch"),
-        ("reference_levels", "visrep.pretrain.method.Levels, of a batch size"),
-    ):
-        if getattr(type(method), member) is getattr(Method, member):
-            raise ConfigError(f"method: {name}.{member} is missing: it must return {wanted}")
+    if type(method).forward is Method.forward:
+        raise ConfigError(f"method: {name}.forward is missing: it must return a dict with loss")
+    levels = "visrep.pretrain.method.Levels: what the loss is when the features collapse"
+    if type(method).reference_levels is Method.reference_levels:
+        raise ConfigError(f"method: {name}.reference_levels is missing: it must return {levels}")
+    if not isinstance(method.reference_levels(batch_size), Levels):
+        raise ConfigError(f"method: {name}.reference_levels must return {levels}")

@@ -113,11 +113,6 @@ def test_a_finished_run_trains_no_further(tmp_path):
     assert_same(first.state(), again.state())
 
 
-def test_task_satisfies_the_protocol():
-    assert isinstance(Regression(), Task)
-    assert not isinstance(nn.Linear(1, 1), Task)
-
-
 def test_learning_rate_is_a_function_of_the_step():
     rates = []
 
