@@ -20,7 +20,7 @@ def test_what_is_asked_for_passes() -> None:
 @pytest.mark.parametrize(
     ("outputs", "match"),
     [
-        (LOSS, "forward must return a dict that holds loss, not a Tensor"),
+        (LOSS, "forward must return a dict that holds loss, not Tensor"),
         ({"embeddings": ROWS}, "under loss a single number with a gradient"),
         ({"loss": LOSS.detach(), "embeddings": ROWS}, "under loss a single number with a gradient"),
         ({"loss": LOSS[None], "embeddings": ROWS}, "under loss a single number with a gradient"),
