@@ -9,7 +9,9 @@ from visrep.errors import ConfigError
 from visrep.pretrain.method import Levels, Method, Plan, require_contract
 from visrep.pretrain.methods.byol import BYOL
 from visrep.pretrain.methods.moco import MoCo
+from visrep.pretrain.methods.npid import NPID
 from visrep.pretrain.methods.simclr import SimCLR
+from visrep.pretrain.methods.swav import SwAV
 
 
 class Smallest(Method):
@@ -120,18 +122,21 @@ class Counted(nn.Module):
 areas: list[float] = []
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda e: MoCo(encoder=e, queue_size=8),
-        lambda e: MoCo(encoder=e, queue_size=8, symmetric=True),
-        lambda e: SimCLR(encoder=e),
-        lambda e: SimCLR(encoder=e, memory_size=8),
-        lambda e: BYOL(encoder=e, hidden_dim=8, out_dim=8),
-    ],
-)
-def test_passes_are_those_of_a_step(make) -> None:
+PASSES = [
+    (lambda e: MoCo(encoder=e, queue_size=8), (16, 16)),
+    (lambda e: MoCo(encoder=e, queue_size=8, symmetric=True), (16, 16)),
+    (lambda e: SimCLR(encoder=e), (16, 16)),
+    (lambda e: SimCLR(encoder=e, memory_size=8), (16, 16)),
+    (lambda e: BYOL(encoder=e, hidden_dim=8, out_dim=8), (16, 16)),
+    (lambda e: SwAV(encoder=e, hidden_dim=8, out_dim=8, prototypes=4), (16, 16, 8, 8)),
+    (lambda e: NPID(encoder=e, images=8, negatives=4), (16,)),
+]
+
+
+@pytest.mark.parametrize(("make", "sizes"), PASSES)
+def test_passes_are_those_of_a_step(make, sizes) -> None:
     method = make(Counted()).train()
     areas.clear()
-    method({"views": [torch.rand(4, 3, 16, 16), torch.rand(4, 3, 16, 16)], "seed": 0})
-    assert method.passes([1.0, 1.0]) == sum(areas) / 4
+    views = [torch.rand(4, 3, size, size) for size in sizes]
+    method({"views": views, "seed": 0, "index": torch.arange(4)})
+    assert method.passes([(size / 16) ** 2 for size in sizes]) == sum(areas) / 4
