@@ -1,7 +1,7 @@
-"""Pages that are made when the site is built: one per command, the published numbers, the API.
+"""Pages that are made when the site is built: one per command, and the published numbers.
 
-They are made from the yaml files and from what `visrep/__init__.py` exports, so that they cannot
-say something else than the code; nothing of them is committed.
+They are made from the yaml files, so that they cannot say something else than the code; nothing of
+them is committed.
 """
 
 import re
@@ -14,7 +14,6 @@ import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-import visrep
 from visrep import config
 from visrep.cli import COMMANDS, config_name
 from visrep.paths import config_dir
@@ -54,7 +53,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to those of the folder."""
-    pages = {"commands/index.md": overview(), "published.md": published(), "api.md": api()}
+    pages = {"commands/index.md": overview(), "published.md": published()}
     pages |= {f"commands/{name}.md": command(name) for name in COMMANDS}
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
@@ -228,11 +227,3 @@ def files_of(group: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for name in config.choices(group):
         path = config_dir() / group / f"{name}.yaml"
         yield name, yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-
-
-def api() -> str:
-    """What `import visrep` gives, and the contracts."""
-    exported = [name for name in getattr(visrep, "__all__", ()) if not name.startswith("_")]
-    text = Path(__file__).with_name("api.md.in").read_text(encoding="utf-8")
-    places = "\n\n".join(f"::: visrep.{name}" for name in exported)
-    return text.replace("<!-- exported -->", places)

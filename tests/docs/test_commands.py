@@ -15,7 +15,7 @@ LINES = [(page, shlex.join(command)) for page in PAGES for command in read(page)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the pages call photos/ and labels.txt: a picture of each of two classes."""
+    """What the pages call photos/ and labels.txt: two classes of a picture each."""
     names = []
     for part in ("train", "test"):
         for name in ("cat", "dog"):
