@@ -49,7 +49,11 @@ class Part:
 REQUIRED = (
     Part(name="torch", module="torch", least="2.11"),
     Part(name="torchvision", module="torchvision", least="0.26"),
+    Part(name="numpy", module="numpy"),
     Part(name="hydra-core", module="hydra", least="1.3"),
+    Part(name="omegaconf", module="omegaconf"),
+    Part(name="PyYAML", module="yaml"),
+    Part(name="packaging", module="packaging.version"),
     Part(name="fvcore", module="fvcore.common.param_scheduler", least="0.1.5"),
     Part(name="iopath", module="iopath"),
     Part(name="safetensors", module="safetensors.torch", least="0.5"),
@@ -60,6 +64,8 @@ REQUIRED = (
     Part(name="defusedxml", module="defusedxml.ElementTree", least="0.7"),
     Part(name="tensorboard", module="torch.utils.tensorboard", least="2.16"),
     Part(name="tqdm", module="tqdm", least="4.66"),
+    Part(name="matplotlib", module="matplotlib.figure", least="3.8"),
+    Part(name="Jinja2", module="jinja2", least="3.1"),
 )
 
 EXPORT = {"without": "visrep export", "remedy": "pip install 'visrep[export]'"}
@@ -79,6 +85,13 @@ OPTIONAL = (
         least="1.6.5",
         without="nothing but speed: pycocotools gives the same COCO AP",
         remedy="pip install 'visrep[fast-eval]'",
+    ),
+    Part(
+        name="timm",
+        module="timm",
+        least="1.0",
+        without="run in timm's own class after visrep convert to=timm",
+        remedy="pip install timm",
     ),
 )
 

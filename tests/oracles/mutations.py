@@ -41,7 +41,7 @@ def _case(name: str) -> Callable[[Path], object]:
 
 
 # Name -> what writes such a file, or several files and returns the one that is changed.
-# All of visrep.weights.formats.FORMATS are here, and every container that they come in.
+# All of visrep.weights.formats are here, and every container that they come in.
 FILES: dict[str, Callable[[Path], object]] = {
     "visrep": lambda path: encoder_file(path, width=1 / 32),
     "detectron2 of ours": _detectron2,

@@ -10,21 +10,11 @@ from collections import OrderedDict
 import pytest
 import torch
 
+from tests.oracles.refusals import refused
 from tests.oracles.trees import tree as in_memory
 from visrep.errors import UserError
 from visrep.weights.containers.pickle_records import Inert
 from visrep.weights.containers.torch_files import float_tensor, read_tree, save_torch, tensors_in
-
-
-def refused(path, *words: str) -> None:
-    with pytest.raises(UserError) as caught:
-        read_tree(path)
-    message = str(caught.value)
-    assert str(path) in message
-    assert "\n" not in message
-    for word in words:
-        assert word in message
-
 
 CONTENT = {"state_dict": OrderedDict(a=torch.arange(12.0).reshape(3, 4)), "epoch": 3, "name": "x"}
 
