@@ -22,8 +22,8 @@ from visrep.d2 import tasks as d2_tasks
 from visrep.d2 import verify
 from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path, write_bytes
-from visrep.weights.containers.torch_files import read_tree
 from visrep.weights.containers.tree import renamed, shapes_in
+from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import EncoderFile, dump_encoder
 from visrep.weights.foreign import INPUTS, Choice
 from visrep.weights.formats import timm, torchvision, visrep_encoder

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from visrep.errors import UserError
-from visrep.weights.containers.torch_files import read_tree
+from visrep.weights.containers.weights_files import read_tree
 
 
 def refused(path: Path, *words: str, content: bytes | None = None) -> None:

@@ -15,8 +15,8 @@ from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path
 from visrep.nn.resnet import BASIC, DEEP_STEMS, STEM_STRIDES
 from visrep.weights.containers.pickle_files import write_pickle
-from visrep.weights.containers.torch_files import read_tree
 from visrep.weights.containers.tree import OnDemand, Tree
+from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import EncoderFile, build, mismatch, shapes_of
 
 AUTHOR = "visrep"

@@ -7,7 +7,7 @@ import torch
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.nn.heads import MLP
-from visrep.weights.containers.torch_files import read_tree
+from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import (
     Encoder,
     EncoderFile,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from visrep.weights.containers.torch_files import read_tree
+from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.recognition import known_formats
 
 TOLERANCE = 1e-5

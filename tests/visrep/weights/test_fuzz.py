@@ -114,6 +114,6 @@ def test_a_hang_would_be_noticed(tmp_path, monkeypatch):
 
     path = tmp_path / "model.bin"
     path.write_bytes(everything()["zip"])
-    monkeypatch.setattr("visrep.weights.containers.torch_files.find_bundle", hang)
+    monkeypatch.setattr("visrep.weights.containers.weights_files.find_bundle", hang)
     with pytest.raises(Late):
         examine_tree(path)

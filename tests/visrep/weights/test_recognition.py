@@ -1,5 +1,7 @@
 """One format matches, or the error says what was found; a stranger's format is one file."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from visrep.weights.recognition import check_contract, identify, known_formats, 
 
 W = torch.zeros(1)
 FOLDER = Path(formats.__file__).parent
+ROOT = FOLDER.parents[2]
 
 
 def test_no_match_lists_the_prefixes_with_counts():
@@ -131,6 +134,22 @@ def test_a_strangers_format_is_one_file(plugin, foo):
     assert file.kind == "foo" and file.dropped["steps"] == 1
     assert file.backbone == {**encoder.spec, "padding": "tf"}
     assert file.sha256 == in_memory(stem="imagenet").sha256
+
+
+def test_the_command_line_reads_a_strangers_format(foo):
+    path, _ = foo
+    (path.parent / "format_of_foo.py").write_text(MINE)
+    convert = (sys.executable, "-m", "visrep", "convert", "weights=model.bin", "out=x.safetensors")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for plugin, code, said in (
+        ("plugins=nobodys", 2, "plugins=nobodys: there is no such module"),
+        ("plugins=format_of_foo", 0, "read      model.bin: foo, ResNet-18 of width 0.0625"),
+    ):
+        command = [*convert, plugin]
+        done = subprocess.run(command, cwd=path.parent, env=env, capture_output=True, text=True)
+        assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr
+    written = read_weights(path.parent / "x.safetensors")
+    assert written.sha256 == in_memory(stem="imagenet").sha256
 
 
 def test_a_file_that_fits_ours_and_a_strangers_is_an_error(plugin):

@@ -19,7 +19,7 @@ import torch
 from visrep.d2 import pkl as written
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
-from visrep.weights.containers.torch_files import Tree, float_tensor
+from visrep.weights.containers.tree import Tree, float_tensor
 from visrep.weights.encoder_file import EncoderFile
 from visrep.weights.foreign import Choice, ForeignTensors, Raw, encoder_file
 

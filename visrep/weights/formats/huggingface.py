@@ -7,7 +7,7 @@ first 1x1 convolution, false in all that are published by its authors) looks the
 
 import re
 
-from visrep.weights.containers.torch_files import Tree
+from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
 from visrep.weights.foreign import Choice, ForeignTensors, encoder_file, unwrap
 

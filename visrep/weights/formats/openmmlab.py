@@ -11,7 +11,7 @@ import re
 
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
-from visrep.weights.containers.torch_files import Tree
+from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
 from visrep.weights.foreign import (
     MEAN,

@@ -18,7 +18,8 @@ from torch import nn
 from visrep.d2.pkl import describe
 from visrep.errors import UserError
 from visrep.weights.architecture import NAME as BACKBONE_NAME
-from visrep.weights.containers.torch_files import Tree, save_torch
+from visrep.weights.containers.torch_files import save_torch
+from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
 from visrep.weights.foreign import Choice, ForeignTensors, encoder_file, pick
 from visrep.weights.formats import simclr_torch

@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 from visrep.errors import UserError
-from visrep.weights.containers.torch_files import Tree
+from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
 from visrep.weights.foreign import Choice, ForeignTensors, Head, Raw, encoder_file, pick
 from visrep.weights.formats import simclr_torch

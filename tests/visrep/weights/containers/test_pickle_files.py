@@ -13,7 +13,8 @@ import pytest
 from tests.oracles.refusals import refused
 from visrep.errors import UserError
 from visrep.weights.containers.pickle_files import write_pickle
-from visrep.weights.containers.torch_files import float_tensor, read_tree, tensors_in
+from visrep.weights.containers.tree import float_tensor, tensors_in
+from visrep.weights.containers.weights_files import read_tree
 
 ARRAYS = {
     "f4": np.arange(12, dtype=np.float32).reshape(3, 4),

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 from tests.oracles.refusals import refused
 from visrep.errors import UserError
 from visrep.weights.containers.pickle_records import Global, Inert
-from visrep.weights.containers.torch_files import read_tree, tensors_in
+from visrep.weights.containers.tree import tensors_in
+from visrep.weights.containers.weights_files import read_tree
 
 PROTOCOLS = [0, 1, 2, 3, 4, 5]
 
