@@ -4,6 +4,7 @@ Every part is imported, not only looked up: a package that is there and cannot b
 usual trouble. Exit code 0 when everything required works, 3 otherwise.
 """
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -35,7 +36,7 @@ class Part:
         name: of the package, as pip knows it.
         module: what is imported.
         least: lowest version that works; empty where any does.
-        without: what does not work without it; empty for a required part: nothing does.
+        without: what is so without it, a clause; empty for a required part: nothing works.
         remedy: what to do.
     """
 
@@ -68,12 +69,12 @@ REQUIRED = (
     Part(name="Jinja2", module="jinja2", least="3.1"),
 )
 
-EXPORT = {"without": "visrep export", "remedy": "pip install 'visrep[export]'"}
+EXPORT = {"without": "no visrep export", "remedy": "pip install 'visrep[export]'"}
 OPTIONAL = (
     Part(
         name="pkg_resources",
         module="pkg_resources",
-        without="detectron2.model_zoo (visrep does without it)",
+        without="no detectron2.model_zoo (visrep does without it)",
         remedy="pip install 'setuptools<82', the last that has it",
     ),
     Part(name="onnx", module="onnx", least="1.17", **EXPORT),
@@ -83,14 +84,14 @@ OPTIONAL = (
         name="faster-coco-eval",
         module="faster_coco_eval",
         least="1.6.5",
-        without="nothing but speed: pycocotools gives the same COCO AP",
+        without="COCO AP takes longer: pycocotools gives the same",
         remedy="pip install 'visrep[fast-eval]'",
     ),
     Part(
         name="timm",
         module="timm",
         least="1.0",
-        without="run in timm's own class after visrep convert to=timm",
+        without="visrep convert to=timm does not run the weights in timm's class",
         remedy="pip install timm",
     ),
 )
@@ -141,30 +142,23 @@ def show(title: str, findings: list[Finding]) -> None:
 
 def examine(part: Part) -> Finding:
     """Import `part` and compare its version."""
-    lost = f"; without it, no {part.without}" if part.without else ""
-    if part.without.startswith("nothing"):
-        lost = f"; lost is {part.without}"
+    found, problem = "there", ""
     try:
         load(part.module)
     except ModuleNotFoundError as error:
-        if error.name == part.module.split(".")[0]:
-            return Finding(
-                name=part.name, found="missing", problem=f"not installed: {part.remedy}{lost}"
-            )
-        return Finding(
-            name=part.name, found="broken", problem=f"needs {error.name}: {part.remedy}{lost}"
-        )
+        itself = error.name == part.module.split(".")[0]
+        found = "missing" if itself else "broken"
+        problem = "not installed" if itself else f"needs {error.name}"
     except Exception as error:  # a broken binary raises anything
-        problem = f"cannot be imported ({first_line(error)}): {part.remedy}{lost}"
-        return Finding(name=part.name, found="broken", problem=problem)
-    try:
-        found = importlib.metadata.version(part.name)
-    except importlib.metadata.PackageNotFoundError:
-        return Finding(name=part.name, found="there")
-    if part.least and older(found, part.least):
-        problem = f"too old, {part.least} is needed: {part.remedy}{lost}"
-        return Finding(name=part.name, found=found, problem=problem)
-    return Finding(name=part.name, found=found)
+        found, problem = "broken", f"cannot be imported ({first_line(error)})"
+    else:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found = importlib.metadata.version(part.name)
+        if part.least and older(found, part.least):
+            problem = f"too old, {part.least} is needed"
+    if problem:
+        problem += f": {part.remedy}" + (f"; without it, {part.without}" if part.without else "")
+    return Finding(name=part.name, found=found, problem=problem)
 
 
 def load(module: str) -> None:

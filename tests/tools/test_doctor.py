@@ -74,7 +74,7 @@ def test_found():
 
 
 def test_missing_names_the_remedy_and_what_is_lost():
-    found = doctor.examine(part(name="x", module="no_such_module_here", without="visrep export"))
+    found = doctor.examine(part(name="x", module="no_such_module_here", without="no visrep export"))
     assert found.found == "missing" and "do this" in found.problem
     assert "no visrep export" in found.problem
 
