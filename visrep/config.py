@@ -9,8 +9,10 @@ files in groups like ours, whose names become choices beside ours.
 import difflib
 import importlib
 import inspect
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from visrep import plugins, renamed
-from visrep.errors import ConfigError
+from visrep.errors import ConfigError, UserError
 from visrep.paths import config_dir
 
 # Hydra would call anything a yaml names; ours name only these, beside the modules of plugins=.
@@ -91,16 +93,15 @@ def compose(command: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, li
         ConfigError: an unknown key or choice, with the nearest known one; a value that cannot be
             read; a required value that is not given.
     """
-    parsed = use_strangers(_parse(overrides))
+    parsed = use_strangers(parse(overrides))
     own = groups_of(command)
     chosen = [o for o in parsed if _is_choice(o, own)]
     _check_choices(command, chosen, own)
-    given = ["hydra.searchpath=[" + ",".join(_quoted(f"file://{p}") for p in _folders()[1:]) + "]"]
-    given += [override.input_line or "" for override in chosen]
+    choosing = [override.input_line or "" for override in chosen]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         try:
-            cfg = hydra.compose(command, given)
+            cfg = hydra.compose(command, [_search_path(), *choosing])
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_first_line(error)) from error
     known: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
@@ -118,7 +119,59 @@ def compose(command: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, li
     return cfg, accepted
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def sweep(command: str, overrides: Sequence[str], main: Callable[[DictConfig], None]) -> None:
+    """Call `main` for every combination of the values of `overrides` (a=1,2), by Hydra's sweeper.
+
+    Every one is run; the first error of the project's own is raised at the end.
+    """
+    rest = [override for override in overrides if override.split("=")[0] not in STRANGERS]
+    # Its values are Hydra's own syntax; the keys are checked with the first value of each.
+    accepted = compose(command, [first_of(override) for override in rest])[1]
+    lines = [
+        ("+" if new.startswith("+") and not old.startswith("+") else "") + old
+        for new, old in zip(accepted, rest, strict=True)
+    ]
+    modules = plugins.names()
+    errors: list[UserError] = []
+
+    def task(cfg: DictConfig) -> None:
+        plugins.load(modules)  # a launcher may have started another process
+        try:
+            main(cfg)
+        except UserError as error:
+            errors.append(error)
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # Run folders, logs and exit codes are ours; Hydra composes, sweeps and launches.
+    quiet = [
+        *("hydra.run.dir=.", "hydra.sweep.dir=.", "hydra.sweep.subdir=."),
+        *("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"),
+    ]
+    given = {line.split("=")[0] for line in lines}
+    sys.argv = [
+        "visrep",
+        "--multirun",
+        *lines,
+        *(setting for setting in [*quiet, _search_path()] if setting.split("=")[0] not in given),
+    ]
+    hydra.main(config_path=str(config_dir()), config_name=command, version_base="1.3")(task)()
+    if errors:
+        raise errors[0]
+
+
+def first_of(override: str) -> str:
+    """The setting with the first of a sweep's values: a=1,2 is a=1."""
+    key, _, value = override.partition("=")
+    bracketed = value[:1] in "[{('\""
+    return override if bracketed else f"{key}={value.split(',')[0]}"
+
+
+def _search_path() -> str:
+    return f"hydra.searchpath=[{','.join(_quoted(f'file://{path}') for path in _folders()[1:])}]"
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """What the user typed, read as Hydra reads it. Raises ConfigError."""
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
