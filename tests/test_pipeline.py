@@ -83,9 +83,10 @@ def test_knn_of_every_kind(runs, encoder):
         ("knn-pixels", "init=raw_pixels"),
     ):
         visrep("knn", *arguments, "data=scenes", "threads=1", f"out={runs / name}")
-    assert value(runs / "knn-pixels", "top1") == pytest.approx(47, abs=1)
-    # Chance is 10 %. Statistics of these images are what a random net has of them.
-    assert 20 < value(runs / "knn-random", "top1") < value(runs / "knn-pixels", "top1")
+    # Chance is 10 %; pixels need no training, and twelve steps of it show.
+    assert value(runs / "knn-pixels", "top1") == pytest.approx(47.05, abs=0.2)
+    assert 8 < value(runs / "knn-random", "top1") < 16
+    assert value(runs / "knn-random", "top1") + 4 < value(runs / "knn-pretrained", "top1") < 40
     assert read(runs / "knn-pretrained" / "results.jsonl")[0].weights == sha256
     # The monitor during pretraining measured the same thing.
     last = (runs / "pretrain" / "metrics.jsonl").read_text().splitlines()[-1]
@@ -99,7 +100,7 @@ def test_linear(runs, encoder):
         *("linear", f"weights={encoder}", "data=scenes", "epochs=2", "threads=1"),
         f"out={runs / 'linear'}",
     )
-    assert 20 < value(runs / "linear", "top1") < 60  # chance is 10, the demo's whole run 70
+    assert 12 < value(runs / "linear", "top1") < 30  # chance is 10, give or take 0.7
     assert {record.weights for record in read(runs / "linear" / "results.jsonl")} == {
         load_encoder(encoder).sha256
     }
@@ -142,7 +143,7 @@ def test_finetune_writes_the_labels_it_used(runs, teacher):
     assert value(runs / "finetune", "top1") == pytest.approx(top1(teacher), abs=0.11)
 
 
-def test_distill_and_export(runs, student):
+def test_distill_and_export(runs, student, teacher):
     onnxruntime = pytest.importorskip("onnxruntime")
     for role, path in (("student", student), ("teacher", teacher)):
         assert value(runs / "distill", "top1", role=role) == pytest.approx(top1(path), abs=0.11)

@@ -81,7 +81,7 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
             "channels, which visrep's does not"
         )
     plain = shortcut_names(tensors, prefix)
-    backbone = foreign.take(prefix, lambda name: plain(_stem(name)))
+    backbone = foreign.take(prefix, lambda name: plain(_stem_name(name)))
     for other in others:
         for start in encoders[other]:
             foreign.drop(f"of the {other} encoder", re.escape(start))
@@ -124,7 +124,7 @@ def _encoders(names: set[str]) -> dict[str, tuple[str, str]]:
     return {"": ("backbone.", "neck.") if _holds(names, "backbone.") else ("", "")}
 
 
-def _stem(name: str) -> str:
+def _stem_name(name: str) -> str:
     """A name of a deep stem as ours: a row of modules, or of pairs of convolution and norm."""
     module, _, kind = name.rpartition(".")
     place = module.removeprefix("stem.")

@@ -53,7 +53,7 @@ def recognise(tree: Tree) -> bool:
 
 def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError when the architecture is none that visrep holds."""
-    tensors = {f"{part}.{k}": t for part in tree.value for k, t in _dict(tree, part)}
+    tensors = {f"{part}.{k}": t for part in tree.value for k, t in _items(tree, part)}
     foreign = ForeignTensors(tree, tensors)
     backbone = foreign.take("resnet.", renaming(tree.value["resnet"]))
     fc = foreign.take("resnet.fc.")
@@ -102,7 +102,7 @@ def preprocess(size: int = 224) -> Preprocess:
     return Preprocess(size=size, resize=resize, mean=zero, std=one, interpolation="bicubic")
 
 
-def _dict(tree: Tree, part: str) -> Iterable[tuple[str, object]]:
+def _items(tree: Tree, part: str) -> Iterable[tuple[str, object]]:
     content = tree.value[part]
     return content.items() if isinstance(content, dict) else [("", content)]
 
