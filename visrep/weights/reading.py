@@ -7,6 +7,7 @@ import torch
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.nn.heads import MLP
+from visrep.weights.containers.tree import Tree
 from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import (
     Encoder,
@@ -23,10 +24,11 @@ from visrep.weights.recognition import identify
 ASK_NOTHING = Choice()
 
 
-def read_weights(path: str | Path, choice: Choice = ASK_NOTHING) -> EncoderFile:
+def read_weights(path: str | Path | Tree, choice: Choice = ASK_NOTHING) -> EncoderFile:
     """Read an encoder file or another checkpoint, told by its content. Nothing in it is executed.
 
     Args:
+        path: of the file, or the file opened by `read_tree`.
         choice: which network of a checkpoint that holds several, and what its content cannot say.
 
     Raises:
@@ -35,7 +37,7 @@ def read_weights(path: str | Path, choice: Choice = ASK_NOTHING) -> EncoderFile:
             asks for.
         ConfigError: a plugin's format breaks the contract of `visrep.weights.formats`.
     """
-    tree = read_tree(path)
+    tree = path if isinstance(path, Tree) else read_tree(path)
     kind = identify(tree)
     file = kind.read(tree, choice)
     if not isinstance(file, EncoderFile):
