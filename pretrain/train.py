@@ -12,12 +12,11 @@ from visrep.data.datasets import ImageDataset
 from visrep.data.loader import Loader
 from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views
-from visrep.engine import optim
+from visrep.engine.assembly import assemble
 from visrep.engine.extraction import extract
 from visrep.engine.health import Health
 from visrep.engine.hooks import Evaluate
 from visrep.engine.run import Run, open_run
-from visrep.engine.trainer import Trainer
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.exemplar_nets import ExemplarNet
@@ -59,13 +58,6 @@ def main(cfg: DictConfig) -> None:
         run.log.info("steps=0: the encoder file of the untrained net, a baseline")
         _export(run, cfg, task, encoder, preprocess, train)
         return
-    optimizer, schedule = optim.build(
-        task,
-        **run.config["optim"],
-        batch_size=cfg.batch_size,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total,
-    )
     plan = Plan(
         batch_size=cfg.batch_size,
         views=len(views.views),
@@ -74,28 +66,22 @@ def main(cfg: DictConfig) -> None:
     )
     for line in check(task, cfg, plan, views=views.views, steps_per_epoch=steps_per_epoch):
         run.log.warning("warning: %s", line)
-    _announce(run, cfg, train, total, optimizer)
-
     hooks = []
     monitor = _knn_monitor(cfg, run, encoder, train, preprocess)
     if monitor is not None:
         hooks.append(Evaluate(monitor, every=max(1, total // cfg.knn.times)))
-    trainer = Trainer(
-        task=task,
-        optimizer=optimizer,
-        schedule=schedule,
+    trainer = assemble(
+        task,
+        settings=run.config | {"snapshot_every": cfg.snapshot_every or steps_per_epoch},
+        run=run,
         batches=loader,
         total_steps=total,
-        out=run.out,
-        device=run.device,
-        precision=cfg.precision,
+        steps_per_epoch=steps_per_epoch,
+        label=f"pretrain {cfg.name}",
         health=_health(task, cfg, steps_per_epoch),
-        accumulate=cfg.accumulate,
-        snapshot_every=cfg.snapshot_every or steps_per_epoch,
-        log_every=cfg.log_every,
         hooks=hooks,
-        writers=run.writers(total=total, label=f"pretrain {cfg.name}"),
     )
+    _announce(run, cfg, train, total, trainer.optimizer)
     metrics = trainer.fit()
     if dist.is_main():
         sha256 = _export(run, cfg, task, encoder, preprocess, train)

@@ -63,7 +63,11 @@ def read_exemplar(path: str | Path) -> LoadedExemplarNet | None:
     Raises:
         UserError: there is no such file, or it is such a file but damaged or inconsistent.
     """
-    tree = read_tree(path)
+    return exemplar_of(read_tree(path))
+
+
+def exemplar_of(tree: Tree) -> LoadedExemplarNet | None:
+    """`read_exemplar` of a file that is open already."""
     backbone = _described(tree)
     if backbone is None:
         return None

@@ -7,7 +7,7 @@ import torch
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.nn.heads import MLP
-from visrep.weights.containers.torch_files import read_tree
+from visrep.weights.containers.torch_files import Tree, read_tree
 from visrep.weights.encoder_file import (
     Encoder,
     EncoderFile,
@@ -34,7 +34,11 @@ def read_weights(path: str | Path, choice: Choice = ASK_NOTHING) -> EncoderFile:
             that visrep does not hold, or its weights are not finite; or it has not what `choice`
             asks for.
     """
-    tree = read_tree(path)
+    return weights_of(read_tree(path), choice)
+
+
+def weights_of(tree: Tree, choice: Choice = ASK_NOTHING) -> EncoderFile:
+    """`read_weights` of a file that is open already."""
     kind = identify(tree)
     file = kind.read(tree, choice)
     file.kind = kind.name
