@@ -27,10 +27,13 @@ from visrep.seeds import derive_seed
 from visrep.weights import save_encoder
 from visrep.weights.exemplar_file import save_exemplar
 
+# What a null leaves to the length of an epoch.
+COMPUTED = ("steps", "snapshot_every")
+
 
 def main(cfg: DictConfig) -> None:
     """Pretrain as `cfg` says; leaves `encoder.safetensors` in the run folder."""
-    run = open_run(cfg)
+    run = open_run(cfg, computed=COMPUTED)
     torch.manual_seed(derive_seed(run.seed, "weights"))
     encoder = instantiate(cfg.backbone)
     train: ImageDataset = instantiate(cfg.data.train)
@@ -52,7 +55,12 @@ def main(cfg: DictConfig) -> None:
         max_broken=cfg.max_broken,
     )
     steps_per_epoch = max(1, loader.steps_per_epoch // cfg.accumulate)
-    total = round(cfg.epochs * steps_per_epoch) if cfg.steps is None else cfg.steps
+    if cfg.steps is None:
+        cfg.steps = round(cfg.epochs * steps_per_epoch)
+    if cfg.snapshot_every is None:
+        cfg.snapshot_every = steps_per_epoch
+    run.settle(cfg)
+    total = cfg.steps
     preprocess = _preprocess(train, views)
     if total == 0:
         run.log.info("steps=0: the encoder file of the untrained net, a baseline")
@@ -72,7 +80,7 @@ def main(cfg: DictConfig) -> None:
         hooks.append(Evaluate(monitor, every=max(1, total // cfg.knn.times)))
     trainer = assemble(
         task,
-        settings=run.config | {"snapshot_every": cfg.snapshot_every or steps_per_epoch},
+        settings=run.config,
         run=run,
         batches=loader,
         total_steps=total,

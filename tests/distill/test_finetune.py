@@ -181,11 +181,11 @@ def test_imagenets_epochs_and_selector_follow_the_share(
 
 
 def test_setting_without_a_value_is_refused() -> None:
-    cfg, _ = compose("finetune", ["weights=x", "out=x"])
+    cfg, _ = compose("finetune", ["data=scenes", "weights=x", "out=x"])
     cfg.by_share = {0.1: {"epochs": 3, "selector": 1}}
     with pytest.raises(ConfigError, match=r"add optim\.lr="):
         settle(cfg, share=0.1)
-    cfg, _ = compose("finetune", ["weights=x", "out=x"])
+    cfg, _ = compose("finetune", ["data=scenes", "weights=x", "out=x"])
     cfg.by_share = {}
     with pytest.raises(ConfigError, match="selector has no value"):
         settle(cfg, share=0.1)

@@ -65,7 +65,7 @@ class Run:
         Raises:
             ConfigError: the run that is gone on with computed other values.
         """
-        settled = _plain(cfg)
+        settled = plain_config(cfg)
         if self.begun is not None:
             _require_same(self.out, self.begun, self.config, settled)
         self.config = settled
@@ -142,7 +142,7 @@ def open_run(cfg: DictConfig, *, computed: Sequence[str] = ()) -> Run:
         ConfigError: the folder is not empty; `resume=must` finds none; or the run to be resumed
             had another configuration (the message names the keys).
     """
-    plain = _plain(cfg)
+    plain = plain_config(cfg)
     out = Path(str(plain["out"]))
     if plain.get("threads"):
         torch.set_num_threads(int(plain["threads"]))
@@ -160,22 +160,22 @@ def open_run(cfg: DictConfig, *, computed: Sequence[str] = ()) -> Run:
         _require_same(out, begun, plain, but=unknown_yet)
     dist.barrier()
     _start_log(out)
-    command = " ".join(["visrep", *(shlex.quote(argument) for argument in command_line())])
     if dist.is_main():
         _write_config(out, plain)
         files.write_text(out / "env.txt", environment())
-        log.info("%s", command)
+        log.info("%s", command_line())
     return Run(
         out=out,
         device=device,
         seed=int(plain.get("seed", 0)),
         config=plain,
-        command=command,
+        command=command_line(),
         begun=begun,
     )
 
 
-def _plain(cfg: DictConfig) -> dict[str, Any]:
+def plain_config(cfg: DictConfig) -> dict[str, Any]:
+    """`cfg` resolved, in plain types."""
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}
@@ -280,9 +280,9 @@ def set_command_line(arguments: Sequence[str]) -> None:
     _arguments[:] = list(arguments)
 
 
-def command_line() -> list[str]:
-    """What the user typed after `visrep`."""
-    return list(_arguments)
+def command_line() -> str:
+    """The command as the user typed it."""
+    return shlex.join(["visrep", *_arguments])
 
 
 def environment() -> str:
