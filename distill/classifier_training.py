@@ -52,7 +52,6 @@ def trainer_of(
     return assemble(
         task,
         trained=classifier,
-        settings=run.config,
         run=run,
         batches=Loader(
             train,

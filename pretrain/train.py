@@ -80,7 +80,6 @@ def main(cfg: DictConfig) -> None:
         hooks.append(Evaluate(monitor, every=max(1, total // cfg.knn.times)))
     trainer = assemble(
         task,
-        settings=run.config,
         run=run,
         batches=loader,
         total_steps=total,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -12,6 +13,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.nn.heads import MLP, simclr_head
 from visrep.nn.resnet import ResNet
 from visrep.weights import save_encoder
+from visrep.weights.containers import torch_files
 
 SIZE = 16
 CLASSES = ["blue", "green", "red"]
@@ -69,3 +71,16 @@ def composed(command: str, root: Path, *overrides: str) -> DictConfig:
     OmegaConf.set_struct(cfg, False)
     cfg.data = OmegaConf.create(data)
     return cfg
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the weights files that are opened from now on, once for each time."""
+    seen: list[str] = []
+    look = torch_files._look
+
+    def watched(path: Path) -> tuple[int, bytes]:
+        seen.append(path.name)
+        return look(path)
+
+    monkeypatch.setattr(torch_files, "_look", watched)
+    return seen

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -39,12 +40,14 @@ def cached(
     preprocess: Preprocess,
     *,
     device: torch.device | str = "cpu",
-    batch_size: int = 256,
-    workers: int = 0,
     precision: str = "fp32",
     folder: Path | None = None,
+    **loading: Any,
 ) -> Tensor:
-    """`extract` through the cache in `folder` (`cache_dir()/features`): N x D float32, CPU."""
+    """`extract` through the cache in `folder` (`cache_dir()/features`): N x D float32, CPU.
+
+    `loading` is `batch_size` and `workers`, which change no number.
+    """
     key = {
         "weights": fingerprint(encoder.state_dict()),
         # Strides and padding have no tensors: the same weights can be two nets.
@@ -64,10 +67,9 @@ def cached(
             dataset,
             preprocess,
             device=device,
-            batch_size=batch_size,
-            workers=workers,
             precision=precision,
             progress=True,
+            **loading,
         )
         metadata = {"format": FORMAT, "key": text, "sha256": _digest(features)}
         with atomic_path(path) as temporary:

@@ -21,13 +21,10 @@ class Opening:
     """An open run with its data and what makes features of them.
 
     Attributes:
-        run: the run.
         train, test: `data.train` and `data.test`; which labels they have, the command finds out.
         net: N x 3 x H x W -> N x D in eval mode, on the run's device; None: the pixels themselves.
-        preprocess: what its input goes through.
         sha256: of the net, "none" for pixels.
         loading: `device`, `batch_size` and `workers`.
-        precision: of the net's arithmetic.
     """
 
     run: Run

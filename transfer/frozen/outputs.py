@@ -20,10 +20,10 @@ from visrep.nn.exemplar_nets import ExemplarNet, LayerFeatures
 from visrep.nn.heads import MLP
 from visrep.seeds import seeded
 from visrep.transfer.frozen import features
+from visrep.weights import EncoderFile, read_weights
 from visrep.weights.containers.torch_files import read_tree
-from visrep.weights.encoder_file import EncoderFile, fingerprint, into_module
-from visrep.weights.exemplar_file import LoadedExemplarNet, exemplar_of
-from visrep.weights.reading import weights_of
+from visrep.weights.encoder_file import fingerprint, into_module
+from visrep.weights.exemplar_file import LoadedExemplarNet, read_exemplar
 
 OUTPUTS = ("pooled", "head", "layers")
 
@@ -68,12 +68,12 @@ def frozen_output(
         raise ConfigError(f"output={output}: choose {', '.join(OUTPUTS)}")
     features.require_init(init)
     tree = read_tree(weights)
-    own = exemplar_of(tree)
+    own = read_exemplar(tree)
     head = None
     if own is not None:
         encoder, preprocess, sha256 = _exemplar_net(own, init=init, seed=seed)
     else:
-        file = weights_of(tree)
+        file = read_weights(tree)
         encoder, preprocess, sha256 = features.frozen_encoder(file, init=init, seed=seed)
         head = _head(file, init=init, seed=seed) if output == "head" else None
     if size is not None:

@@ -18,12 +18,12 @@ OF_TRAINER = ("precision", "accumulate", "snapshot_every", "log_every")
 def assemble(
     task: nn.Module,
     *,
-    settings: Mapping[str, Any],
     run: Run,
     batches: Batches,
     total_steps: int,
     steps_per_epoch: float,
     label: str | None,
+    settings: Mapping[str, Any] | None = None,
     trained: nn.Module | None = None,
     health: Health | None = None,
     hooks: Sequence[Hook] = (),
@@ -32,17 +32,18 @@ def assemble(
 
     Args:
         task: satisfies `Task`.
-        settings: `optim` (arguments of `optim.build`), `batch_size` (the total) and any of
-            `OF_TRAINER`; the configuration of a command has them.
         run: where snapshots and metrics go.
         batches, total_steps, health, hooks: see `Trainer`.
         steps_per_epoch: may be fractional.
         label: what the console calls the run; None trains without a word and keeps nothing.
+        settings: `optim` (arguments of `optim.build`), `batch_size` (the total) and any of
+            `OF_TRAINER`; None: the run's configuration, which has them.
         trained: whose parameters are, under whose names; None: the task's.
 
     Raises:
         ConfigError: as `optim.build` and `Trainer`.
     """
+    settings = run.config if settings is None else settings
     optimizer, schedule = optim.build(
         task if trained is None else trained,
         **settings["optim"],

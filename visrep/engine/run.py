@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -58,12 +59,9 @@ class Run:
     begun: dict[str, Any] | None = None
 
     def settle(self, cfg: DictConfig) -> None:
-        """State what runs: `cfg`, whose nulls that stand for a computed value have become it.
+        """State what runs: `cfg`, with the values that nulls stood for, here and in `config.yaml`.
 
-        `config.yaml` and every record from here on hold it.
-
-        Raises:
-            ConfigError: the run that is gone on with computed other values.
+        Raises ConfigError when the run that is gone on with had other values.
         """
         settled = plain_config(cfg)
         if self.begun is not None:
@@ -206,7 +204,10 @@ def _claim(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
             f"{out} is not empty: choose another out=, overwrite=true to replace it{known}"
         )
     elif (out / "config.yaml").exists():
-        return yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+        text = (out / "config.yaml").read_text(encoding="utf-8")
+        return yaml.safe_load(
+            re.sub(r"(?<=_target_: )\S+", lambda target: present_target(target[0]), text)
+        )
     return None
 
 
@@ -226,32 +227,25 @@ def _clear(out: Path) -> None:
 def _require_same(out: Path, begun: object, *configs: object, but: Iterable[str] = ()) -> None:
     """Raise ConfigError unless every setting of `begun` is that of one of `configs`.
 
-    The run may have been begun before its nulls became values, and by an earlier version.
+    There are two where nulls became values: the run may have been begun before they did.
     """
-    changed = [set(_differences(begun, config)) for config in configs]
-    remaining = sorted(set.intersection(*changed).difference(but))
-    if remaining:
+    differing = [set(_differences(begun, config)) for config in configs]
+    changed = set.intersection(*differing).difference(but)
+    if changed:
         raise ConfigError(
-            f"{out} was begun with another configuration ({', '.join(remaining)}): give the "
+            f"{out} was begun with another configuration ({', '.join(sorted(changed))}): give the "
             "same values, or choose another out="
         )
 
 
 def _differences(before: object, now: object, prefix: str = "") -> Iterator[str]:
     """The dotted names of the settings that differ; one that is not there is null or empty."""
-    name = prefix.rpartition(".")[0]
     if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}, key=str):
+        for key in {*before, *now}:
             if prefix or key not in VOLATILE:
                 yield from _differences(before.get(key), now.get(key), f"{prefix}{key}.")
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        if any(any(_differences(old, new, prefix)) for old, new in zip(before, now, strict=True)):
-            yield name
-    elif name.endswith("_target_"):
-        if present_target(str(before)) != now:
-            yield name
     elif before != now and any(value not in (None, [], {}) for value in (before, now)):
-        yield name
+        yield prefix.rstrip(".")
 
 
 def _start_log(out: Path) -> None:

@@ -57,17 +57,13 @@ def save_exemplar(
     )
 
 
-def read_exemplar(path: str | Path) -> LoadedExemplarNet | None:
-    """The network of `path` in eval mode, or None where the file is of another kind.
+def read_exemplar(path: str | Path | Tree) -> LoadedExemplarNet | None:
+    """The network of a file in eval mode, or None where the file is of another kind.
 
     Raises:
         UserError: there is no such file, or it is such a file but damaged or inconsistent.
     """
-    return exemplar_of(read_tree(path))
-
-
-def exemplar_of(tree: Tree) -> LoadedExemplarNet | None:
-    """`read_exemplar` of a file that is open already."""
+    tree = path if isinstance(path, Tree) else read_tree(path)
     backbone = _described(tree)
     if backbone is None:
         return None

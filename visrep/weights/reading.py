@@ -23,10 +23,11 @@ from visrep.weights.head_choice import CLASSIFIER
 ASK_NOTHING = Choice()
 
 
-def read_weights(path: str | Path, choice: Choice = ASK_NOTHING) -> EncoderFile:
+def read_weights(path: str | Path | Tree, choice: Choice = ASK_NOTHING) -> EncoderFile:
     """Read an encoder file or another checkpoint, told by its content. Nothing in it is executed.
 
     Args:
+        path: of the file, or the file opened by `read_tree`.
         choice: which network of a checkpoint that holds several, and what its content cannot say.
 
     Raises:
@@ -34,11 +35,7 @@ def read_weights(path: str | Path, choice: Choice = ASK_NOTHING) -> EncoderFile:
             that visrep does not hold, or its weights are not finite; or it has not what `choice`
             asks for.
     """
-    return weights_of(read_tree(path), choice)
-
-
-def weights_of(tree: Tree, choice: Choice = ASK_NOTHING) -> EncoderFile:
-    """`read_weights` of a file that is open already."""
+    tree = path if isinstance(path, Tree) else read_tree(path)
     kind = identify(tree)
     file = kind.read(tree, choice)
     file.kind = kind.name
