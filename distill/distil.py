@@ -29,7 +29,8 @@ from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.classifier import Classifier
 from visrep.nn.resnet import ResNet
 from visrep.seeds import seeded
-from visrep.weights import load_classifier, save_encoder
+from visrep.weights.encoder_file import save_encoder
+from visrep.weights.reading import load_classifier
 
 
 def backbone(name: str, *, seed: int, role: str) -> ResNet:

@@ -31,7 +31,8 @@ from visrep.nn.classifier import Classifier
 from visrep.nn.heads import MLP
 from visrep.nn.resnet import ResNet
 from visrep.seeds import seeded
-from visrep.weights import EncoderFile, read_weights, save_encoder
+from visrep.weights.encoder_file import EncoderFile, save_encoder
+from visrep.weights.reading import read_weights
 
 # What a null leaves to the share of the labels, see `settle`.
 COMPUTED = ("selector", "epochs", "optim.lr")

@@ -28,8 +28,7 @@ from visrep.engine.run import Run, command_line, plain_config
 from visrep.errors import CheckFailed, ConfigError, UserError
 from visrep.files import atomic_path
 from visrep.seeds import generator
-from visrep.weights import read_weights
-from visrep.weights.reading import classifier_of, encoder_of
+from visrep.weights.reading import classifier_of, encoder_of, read_weights
 
 FORMAT = "visrep-onnx/1"
 PROTOBUF_LIMIT = 2**31 - 2**20  # bytes; one message, with room for the graph

@@ -25,9 +25,8 @@ from visrep.files import atomic_path
 from visrep.nn.resnet import ResNet
 from visrep.paths import cache_dir
 from visrep.seeds import seeded
-from visrep.weights import EncoderFile, read_weights
-from visrep.weights.encoder_file import fingerprint
-from visrep.weights.reading import encoder_of
+from visrep.weights.encoder_file import EncoderFile, fingerprint
+from visrep.weights.reading import encoder_of, read_weights
 
 log = logging.getLogger("visrep")
 

@@ -13,7 +13,7 @@ from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
 from visrep.transfer.frozen import features
 from visrep.transfer.frozen.outputs import frozen_output
-from visrep.weights import read_weights
+from visrep.weights.reading import read_weights
 
 
 @dataclass

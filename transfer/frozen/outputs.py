@@ -20,10 +20,10 @@ from visrep.nn.exemplar_nets import ExemplarNet, LayerFeatures
 from visrep.nn.heads import MLP
 from visrep.seeds import seeded
 from visrep.transfer.frozen import features
-from visrep.weights import EncoderFile, read_weights
 from visrep.weights.containers.torch_files import read_tree
-from visrep.weights.encoder_file import fingerprint, into_module
+from visrep.weights.encoder_file import EncoderFile, fingerprint, into_module
 from visrep.weights.exemplar_file import LoadedExemplarNet, read_exemplar
+from visrep.weights.reading import read_weights
 
 OUTPUTS = ("pooled", "head", "layers")
 

@@ -15,11 +15,10 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from visrep import __version__, dist, files, results
+from visrep import __version__, dist, files, renamed, results
 from visrep.engine import parallel
 from visrep.engine.writers import Console, JsonLines, TensorBoard, Writer
 from visrep.errors import ConfigError
-from visrep.renamed import present_target
 
 log = logging.getLogger("visrep")
 
@@ -206,7 +205,7 @@ def _claim(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     elif (out / "config.yaml").exists():
         text = (out / "config.yaml").read_text(encoding="utf-8")
         return yaml.safe_load(
-            re.sub(r"(?<=_target_: )\S+", lambda target: present_target(target[0]), text)
+            re.sub(r"(?<=_target_: )\S+", lambda m: renamed.module(m[0]) or m[0], text)
         )
     return None
 

@@ -8,10 +8,9 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from visrep import results
+from visrep import renamed, results
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
-from visrep.renamed import present_target
 
 
 def settings(out: Path, **more: Any) -> DictConfig:
@@ -107,10 +106,10 @@ OF_0_1_0 = [
 
 @pytest.mark.parametrize("old", OF_0_1_0)
 def test_a_run_folder_of_0_1_0_goes_on(tmp_path: Path, old: str) -> None:
-    now = present_target(old)
+    now = renamed.module(old) or old
     module, _, name = now.rpartition(".")
     assert callable(getattr(importlib.import_module(module), name))
-    assert present_target(now) == now
+    assert renamed.module(now) is None
     begun(tmp_path, part={"_target_": old}, parts=[{"_target_": old}])
     begin(tmp_path, part={"_target_": now}, parts=[{"_target_": now}])
     with pytest.raises(ConfigError, match=r"\(part\._target_\)"):
