@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.small_data import composed, count_reads, preprocess, write_encoder, write_folder
+from tests.small_data import composed, count_reads, preprocess
 from visrep.config import compose
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
@@ -21,13 +21,6 @@ COMMANDS = {
     "svm": (svm, ["costs=[1.0]"]),
     "low_shot": (low_shot, ["shots=[1]", "draws=1"]),
 }
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("VISREP_CACHE", str(tmp_path / "cache"))
-    write_encoder(tmp_path / "encoder.safetensors")
-    return write_folder(tmp_path / "data")
 
 
 @pytest.mark.parametrize("output", ["pooled", "head", "layers"])
