@@ -43,12 +43,8 @@ def main(cfg: DictConfig) -> None:
         max_broken=cfg.max_broken,
     )
     task, train, views, loader = parts.task, parts.data, parts.views, parts.loader
-    steps_per_epoch = max(1, loader.steps_per_epoch // cfg.accumulate)
-    if cfg.steps is None:
-        cfg.steps = round(cfg.epochs * steps_per_epoch)
-    if cfg.snapshot_every is None:
-        cfg.snapshot_every = steps_per_epoch
-    run.settle(cfg)
+    steps_per_epoch = updates_in_epoch(cfg, loader)
+    run.settle(settle(cfg, steps_per_epoch=steps_per_epoch))
     total = cfg.steps
     preprocess = _preprocess(train, views)
     if total == 0:
@@ -93,6 +89,40 @@ def main(cfg: DictConfig) -> None:
             )
 
 
+def resolve(cfg: DictConfig) -> DictConfig:
+    """`cfg` with the values that follow from the length of an epoch; reads the data."""
+    loader = make_loader(
+        instantiate(cfg.data.train),
+        instantiate(cfg.views),
+        seed=cfg.seed,
+        device="cpu",
+        batch_size=cfg.batch_size // cfg.accumulate,
+    )
+    return settle(cfg, steps_per_epoch=updates_in_epoch(cfg, loader))
+
+
+def settle(cfg: DictConfig, *, steps_per_epoch: int) -> DictConfig:
+    """`cfg`, whose `COMPUTED` nulls get their values."""
+    if cfg.steps is None:
+        cfg.steps = round(cfg.epochs * steps_per_epoch)
+    if cfg.snapshot_every is None:
+        cfg.snapshot_every = steps_per_epoch
+    return cfg
+
+
+def updates_in_epoch(cfg: DictConfig, loader: Loader) -> int:
+    """Updates of an epoch; an epoch of fewer micro-batches than make an update is one."""
+    return max(1, loader.steps_per_epoch // cfg.accumulate)
+
+
+def make_loader(data: ImageDataset, views: Views, **settings: Any) -> Loader:
+    """Batches of `views` of `data`; `settings` are the loader's.
+
+    Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds.
+    """
+    return getattr(views, "loader", Loader)(data, views=views, **settings)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """What a run trains, and on what."""
@@ -114,9 +144,7 @@ def build(cfg: DictConfig, run: Run, **loading: Any) -> Parts:
     task = make_method(cfg, images=len(data))
     _set_batchnorm(task, cfg, run)
     views: Views = instantiate(cfg.views)
-    # Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds.
-    make_loader = getattr(views, "loader", Loader)
-    loader = make_loader(data, views=views, seed=run.seed, device=run.device, **loading)
+    loader = make_loader(data, views, seed=run.seed, device=run.device, **loading)
     return Parts(task=task, data=data, views=views, loader=loader)
 
 

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from visrep.config import instantiate
-from visrep.engine import optim
+from visrep.engine.assembly import assemble
 from visrep.engine.hooks import Hook, Training
 from visrep.engine.precision import autocast_dtype
 from visrep.engine.run import Run, open_run
-from visrep.engine.trainer import Trainer
 from visrep.errors import ConfigError
 from visrep.pretrain.train import build
 
@@ -46,23 +45,15 @@ def benchmark_step(cfg: DictConfig, run: Run) -> None:
     parts = build(cfg, run, batch_size=cfg.batch_size)
     task, loader, views = parts.task, parts.loader, parts.views.views
     passes = task.passes([(view.size / views[0].size) ** 2 for view in views])
-    total = cfg.warmup + cfg.steps
-    optimizer, schedule = optim.build(
-        task,
-        **{**run.config["optim"], "warmup_epochs": 0.0},
-        batch_size=cfg.batch_size,
-        steps_per_epoch=loader.steps_per_epoch,
-        total_steps=total,
-    )
     pairs = _Alternate(bare, run.device)
-    Trainer(
-        task=task,
-        optimizer=optimizer,
-        schedule=schedule,
+    assemble(
+        task,
+        settings=run.config | {"optim": run.config["optim"] | {"warmup_epochs": 0.0}},
+        run=run,
         batches=loader,
-        total_steps=total,
-        device=run.device,
-        precision=cfg.precision,
+        total_steps=cfg.warmup + cfg.steps,
+        steps_per_epoch=loader.steps_per_epoch,
+        label=None,
         hooks=[pairs],
     ).fit()
     whole, alone = (statistics.median(t[cfg.warmup :]) for t in (pairs.whole, pairs.bare))

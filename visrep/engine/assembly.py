@@ -9,8 +9,8 @@ from visrep.engine import optim
 from visrep.engine.health import Health
 from visrep.engine.hooks import Hook
 from visrep.engine.run import Run
-from visrep.engine.task import Task
-from visrep.engine.trainer import Batches, Trainer
+from visrep.engine.task import Batches, Task
+from visrep.engine.trainer import Trainer
 
 # Of a configuration, what the trainer takes as it is; it has defaults of its own.
 OF_TRAINER = ("precision", "accumulate", "snapshot_every", "log_every")
