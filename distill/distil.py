@@ -17,7 +17,7 @@ from torch import Tensor
 
 from visrep import dist
 from visrep.config import choices, instantiate, named
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset
 from visrep.data.loader import Loader
 from visrep.data.preprocess import Preprocess
 from visrep.distill.distillation import Distillation

@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.small_data import CLASSES, composed, preprocess, tiny_net, write_encoder, write_folder
 from visrep import results
 from visrep.config import compose
-from visrep.data.datasets import image_folder
+from visrep.data.folders import image_folder
 from visrep.distill import finetune
 from visrep.distill.finetune import Finetune, labelled, settle, starting_point
 from visrep.engine import optim

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from visrep.config import instantiate
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset
 from visrep.data.preprocess import Preprocess
 from visrep.engine.evaluation import accuracies, shared_classes
 from visrep.engine.extraction import batches

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from tests.processes import run_on_two
-from visrep.data.datasets import MemoryImages
+from visrep.data.dataset import MemoryImages
 from visrep.data.images import BrokenImage
 from visrep.data.loader import Loader
-from visrep.data.views.batch import View, Views
+from visrep.data.views.batch import Views
+from visrep.data.views.spec import make_view
 from visrep.errors import ConfigError, UserError
 from visrep.seeds import generator
 
@@ -48,7 +49,7 @@ def resident() -> MemoryImages:
 
 
 def views() -> Views:
-    view = View(size=8, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, gray_p=0.2)
+    view = make_view(size=8, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, gray_p=0.2)
     return Views(views=[view, view], mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
