@@ -10,8 +10,7 @@ from visrep.d2.heads import EXTRA_NORM, PLAIN
 from visrep.d2.pkl import native, settings
 from visrep.d2.protocol import Protocol
 from visrep.nn.resnet import BASIC
-from visrep.weights import EncoderFile
-from visrep.weights.encoder_file import build
+from visrep.weights.encoder_file import EncoderFile, build
 
 
 def held_by_detectron2(backbone: dict[str, Any], protocol: Protocol) -> bool:

@@ -20,7 +20,7 @@ from visrep.d2.settings import detection_settings
 from visrep.errors import ConfigError
 from visrep.nn.resnet import BASIC
 from visrep.paths import config_dir
-from visrep.weights import EncoderFile
+from visrep.weights.encoder_file import EncoderFile
 
 PLAIN = "coco_fpn_boxes_1x"  # of the config that every conversion writes
 
