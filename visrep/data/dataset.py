@@ -70,16 +70,14 @@ def checked(dataset: Any) -> Any:
             kind = f"{type(dataset).__module__}.{type(dataset).__qualname__}"
             raise ConfigError(f"data set {kind}: `{member}` must be there: {wanted.rstrip('.')}")
 
-    for member in ("name", "classes", "labels", "images", "__len__", "__getitem__", "file"):
+    for member in ("name", "classes", "labels", "images"):
         require(hasattr(dataset, member), member)
+    for member in ("__len__", "__getitem__", "file"):
+        require(callable(getattr(dataset, member, None)), member)
     # Not asked for its value, which may take a while to compute.
     require(hasattr(type(dataset), "fingerprint") or "fingerprint" in vars(dataset), "fingerprint")
-    count, classes, labels, images = (
-        len(dataset),
-        dataset.classes,
-        dataset.labels,
-        dataset.images,
-    )
+    count, classes = len(dataset), dataset.classes
+    labels, images = dataset.labels, dataset.images
     require(isinstance(dataset.name, str), "name")
     require(classes is None or all(isinstance(name, str) for name in classes), "classes")
     require(labels is None or classes is not None, "classes")

@@ -36,8 +36,9 @@ class Posterize(Operation):
         self.require(self.most >= 2, "most", "2 levels or more")
 
     def apply(self, images, numbers):
-        levels = on(images.device, between(numbers[:, 0], 2, self.most).round())[:, None, None, None]
-        return (images * (levels - 1)).round() / (levels - 1)
+        steps = on(images.device, between(numbers[:, 0], 1, self.most - 1).round())
+        steps = steps[:, None, None, None]
+        return (images * steps).round() / steps
 """
 ENTRY = "{_target_: posterize_of_mine.Posterize, p: 0.6}"
 YAML = f"""
