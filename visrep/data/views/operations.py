@@ -64,7 +64,6 @@ class Jitter(Operation):
         return index[_place_of_hue(self.order(uniforms[index, 1:])).argsort(kind="stable")]
 
     def apply(self, images: Tensor, numbers: np.ndarray) -> Tensor:
-        """See `Operation.apply`."""
         factors, order = self.factors(numbers), self.order(numbers)
         bounds = _place_of_hue(order).searchsorted(np.arange(5)).tolist()
         weights = np.zeros((len(factors), 3, 4))  # as `image_ops.blend_` wants them
@@ -94,7 +93,6 @@ class Gray(Operation):
     p: float = 0.0
 
     def apply(self, images: Tensor, numbers: np.ndarray) -> Tensor:
-        """See `Operation.apply`."""
         return image_ops.grayscale(images).expand_as(images)
 
 
@@ -138,7 +136,6 @@ class Blur(Operation):
         return between(numbers[:, 0], *self.sigma)
 
     def apply(self, images: Tensor, numbers: np.ndarray) -> Tensor:
-        """See `Operation.apply`."""
         distance = np.arange(self.width(images.shape[-1]) // 2 + 1)
         weights = np.exp(-0.5 * (distance / self.drawn_sigma(numbers)[:, None]) ** 2)
         weights /= weights[:, :1] + 2 * weights[:, 1:].sum(axis=1, keepdims=True)
@@ -162,7 +159,6 @@ class Solarize(Operation):
         self.require(is_share(self.threshold), "threshold", "a number in [0, 1]")
 
     def apply(self, images: Tensor, numbers: np.ndarray) -> Tensor:
-        """See `Operation.apply`."""
         return image_ops.solarize(images, self.threshold)
 
 
@@ -176,7 +172,6 @@ class Invert(Operation):
     p: float = 0.0
 
     def apply(self, images: Tensor, numbers: np.ndarray) -> Tensor:
-        """See `Operation.apply`."""
         return torch.rsub(images, 1.0)
 
 
