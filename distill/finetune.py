@@ -26,7 +26,7 @@ from visrep.distill.recipe import measure, parameters, total_steps
 from visrep.engine import optim
 from visrep.engine.evaluation import input_of, shared_classes
 from visrep.engine.run import open_run
-from visrep.engine.task import SupervisedTask
+from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
@@ -38,7 +38,7 @@ from visrep.weights.encoder_file import EncoderFile, save_encoder
 from visrep.weights.reading import read_weights
 
 
-class Finetune(SupervisedTask):
+class Finetune(Task):
     """Cross-entropy of a classifier, mean over the batch, without label smoothing.
 
     `train_head=False` leaves the weights of the head's layers as they are, which is what the

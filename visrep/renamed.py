@@ -8,6 +8,12 @@ KEYS: dict[str, dict[str, str]] = {
     "detect": {
         "protocol": "task=NAME is the recipe now",
     },
+    "benchmark": {
+        "passes": "it is what the method's class says now",
+    },
+    "rehearse": {
+        "recipes": "shares.METHOD=NUMBER now; passes are what the method's class says",
+    },
 }
 # command -> "key=value" -> what to type now.
 VALUES: dict[str, dict[str, str]] = {
@@ -33,8 +39,9 @@ MODULES: dict[str, str] = {
 
 
 def key(command: str, name: str) -> str | None:
-    """The successor of the key `name` of `command`, in words."""
-    return KEYS.get(command, {}).get(name)
+    """The successor of the key `name` of `command`, or of the key that it lies in, in words."""
+    known = KEYS.get(command, {})
+    return known.get(name) or known.get(name.partition(".")[0])
 
 
 def value(command: str, setting: str) -> str | None:

@@ -17,6 +17,7 @@ def test_benchmark(tmp_path, capsys, what):
     (record,) = read(tmp_path / "results.jsonl")
     assert record.value > 0 and record.extra["threads"] == 1
     if what == "step":
+        assert record.extra["passes"] == 6  # two views, both trained on
         ratio = record.extra["bare_ms"] / record.extra["whole_ms"]
         assert record.value == pytest.approx(ratio)
 

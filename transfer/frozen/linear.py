@@ -23,7 +23,7 @@ from visrep.data.splits import label_subset
 from visrep.engine.evaluation import accuracies, input_of, shared_classes, top_k
 from visrep.engine.optim import warmup_cosine
 from visrep.engine.run import Run, open_run
-from visrep.engine.task import SupervisedTask
+from visrep.engine.task import Task
 from visrep.engine.trainer import Batches, Trainer
 from visrep.errors import ConfigError
 from visrep.seeds import epoch_order
@@ -31,7 +31,7 @@ from visrep.transfer.frozen import features
 from visrep.transfer.frozen.outputs import frozen_output
 
 
-class LinearProbe(SupervisedTask):
+class LinearProbe(Task):
     """H linear classifiers of the same features, trained side by side.
 
     Args:

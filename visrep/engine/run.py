@@ -32,6 +32,7 @@ class Interrupted(BaseException):
 
 # What may differ between a run and its continuation.
 VOLATILE = ("resume", "overwrite", "device", "threads", "workers", "log_every", "health")
+VOLATILE += ("published",)  # what a paper says is no setting
 
 
 @dataclass

@@ -218,8 +218,8 @@ def test_the_test_part_is_test_or_else_val(parted, log_lines):
     """What `data=imagefolder` reads; both folders are said in one line, with the way out."""
 
     def part(*overrides):
-        given = ["data=imagefolder", f"data.root={parted}", "weights=x", *overrides]
-        return config.instantiate(config.compose("knn", given)[0].data.test).name
+        given = ["data=imagefolder", f"data.root={parted}", "out=x", *overrides]
+        return config.instantiate(config.compose("splits", given)[0].data.test).name
 
     assert part() == "own/test"
     (line,) = [line for line in log_lines if "has both test and val" in line]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.oracles import exemplar as oracle
+from visrep import dist
 from visrep.data.dataset import MemoryImages
-from visrep.data.exemplar import surrogate_classes
 from visrep.data.exemplar.surrogate_classes import ExemplarLoader, Exemplars
 from visrep.errors import ConfigError
 
@@ -191,9 +191,9 @@ def test_any_step_can_be_the_first() -> None:
 def test_processes_share_the_batch_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = take(loader_of(small()), 0, 3)
     parts = []
-    monkeypatch.setattr(surrogate_classes.dist, "world_size", lambda: 2)
+    monkeypatch.setattr(dist, "world_size", lambda: 2)
     for rank in (0, 1):
-        monkeypatch.setattr(surrogate_classes.dist, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(dist, "rank", lambda rank=rank: rank)
         parts.append(take(loader_of(small()), 0, 3))
     for one, first, second in zip(whole, *parts, strict=True):
         joined = {
