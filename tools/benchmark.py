@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from visrep.config import instantiate
+from visrep.data.dataset import checked
 from visrep.data.views.operations import Gray, Jitter
 from visrep.engine import optim
 from visrep.engine.hooks import Hook, Training
@@ -164,7 +165,7 @@ def benchmark_views(cfg: DictConfig, run: Run) -> None:
     Both do SimCLR's recipe for small images (crop, flip, jitter of strength 0.5, grey) on the same
     images with the same number of threads.
     """
-    data = instantiate(cfg.data.train)
+    data = checked(instantiate(cfg.data.train))
     views = instantiate(cfg.views)
     if data.images is None:
         raise ConfigError("benchmark views needs images in memory: use data=scenes or data=cifar10")

@@ -108,6 +108,17 @@ def test_images_in_memory_and_on_disk_give_the_same_views(workers):
             assert (a - b).abs().mean() < 4 / 255 / 0.25
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_batch_is_drawn_once(on_disk, monkeypatch):
+    steps = []
+    draw = Views.draw
+    monkeypatch.setattr(
+        Views, "draw", lambda self, **given: steps.append(given["step"]) or draw(self, **given)
+    )
+    take(make(OnDisk() if on_disk else None), 4, start=2)
+    assert steps == [2, 3, 4, 5]
+
+
 def test_a_share_of_the_samples_can_be_chosen():
     chosen = torch.tensor([1, 5, 8, 13, 21])
     loader = make(indices=chosen)

@@ -77,6 +77,10 @@ class Operation(ABC):
         """Refuse the value of `setting` unless `good`."""
         require(good, self.key(setting), getattr(self, setting), wanted)
 
+    def require_share(self, setting: str) -> None:
+        """Refuse the value of `setting` unless it is a number in [0, 1]."""
+        self.require(is_share(getattr(self, setting)), setting, "a number in [0, 1]")
+
     def __call__(self, x: Tensor, uniforms: np.ndarray) -> None:
         """In place: n x 3 x size x size after the operation on the samples it is drawn for."""
         index = self.chosen(uniforms)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from visrep.data.views import image_ops
-from visrep.data.views.operation import Operation, between, is_share, on, tuple_of
+from visrep.data.views.operation import Operation, between, on, tuple_of
 
 HUE = 3  # of brightness, contrast, saturation, hue
 
@@ -156,7 +156,7 @@ class Solarize(Operation):
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        self.require(is_share(self.threshold), "threshold", "a number in [0, 1]")
+        self.require_share("threshold")
 
     def apply(self, images: Tensor, numbers: np.ndarray) -> Tensor:
         return image_ops.solarize(images, self.threshold)

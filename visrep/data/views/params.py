@@ -61,8 +61,7 @@ class View:
             kind = type(operation).__name__
             for member in ("name", "p"):
                 require(hasattr(operation, member), f"{kind}.{member}", None, "the class a value")
-            p = operation.p
-            require(is_share(p), operation.key("p"), p, "a number in [0, 1]")
+            operation.require_share("p")
             operation.check(self.size)
         names = [operation.name for operation in self.operations]
         require(len(set(names)) == len(names), "order", names, "each operation once")

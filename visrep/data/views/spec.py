@@ -61,10 +61,12 @@ def make_view(*, order: Sequence[str | Operation] = tuple(OURS), **settings: Any
         name: kind(**{s: settings.pop(key) for key, s in keys_of(kind).items() if key in settings})
         for name, kind in OURS.items()
     }
+    for operation in ours.values():  # those that the order leaves out, too
+        operation.require_share("p")
     wanted = f"a list of {', '.join(OURS)}, each once, with all that have a probability"
     require(isinstance(order, list | tuple), "order", order, wanted)
     listed = [entry for entry in order if isinstance(entry, str)]
-    used = {name for name, operation in ours.items() if operation.p}
+    used = {name for name, operation in ours.items() if operation.p > 0}
     good = used <= set(listed) <= set(OURS) and len(set(listed)) == len(listed)
     require(good, "order", list(order), wanted)
     operations = tuple(ours[entry] if isinstance(entry, str) else entry for entry in order)
