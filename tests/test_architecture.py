@@ -23,7 +23,13 @@ METHODS_MAY = (
 )
 
 # Parts of an entry that lie in a file of their own, or read yaml files as data.
-READS_CONFIGURATIONS = ("visrep.pretrain.checks", "visrep.d2.tasks", "visrep.engine.run")
+READS_CONFIGURATIONS = (
+    "visrep.engine.run",
+    "visrep.d2.tasks",
+    "visrep.pretrain.checks",
+    "visrep.transfer.frozen.opening",
+    "visrep.tools.chain.entrants",
+)
 
 
 def module_of(path: Path) -> str:
