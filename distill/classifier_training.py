@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset
 from visrep.data.loader import Loader
 from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from visrep import dist
 from visrep.config import choices, instantiate, named
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset, checked
 from visrep.data.preprocess import Preprocess
 from visrep.distill.classifier_training import measure, parameters, total_steps, trainer_of
 from visrep.distill.distillation import Distillation
@@ -96,7 +96,7 @@ def known_labels(train: ImageDataset, labels: float | str, *, draw: int) -> Tens
 
 def resolve(cfg: DictConfig) -> DictConfig:
     """`cfg` with the number of steps, which follows from that of the images; reads the data."""
-    return settle(cfg, images=len(instantiate(cfg.data.train)))
+    return settle(cfg, images=len(checked(instantiate(cfg.data.train))))
 
 
 def settle(cfg: DictConfig, *, images: int) -> DictConfig:
@@ -109,7 +109,7 @@ def settle(cfg: DictConfig, *, images: int) -> DictConfig:
 def main(cfg: DictConfig) -> None:
     """Build both nets, train the student, measure both, save the student."""
     run = open_run(cfg, computed=["steps"])
-    train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
+    train, test = checked(instantiate(cfg.data.train)), checked(instantiate(cfg.data.test))
     run.settle(settle(cfg, images=len(train)))
     names = train.classes
     teacher, preprocess, teacher_sha256 = teacher_from(

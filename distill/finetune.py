@@ -18,7 +18,7 @@ from torch import Tensor
 
 from visrep import dist
 from visrep.config import instantiate
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset, checked
 from visrep.data.preprocess import Preprocess
 from visrep.data.splits import describe_list, label_subset, read_list, write_list
 from visrep.distill.classifier_training import measure, parameters, total_steps, trainer_of
@@ -134,7 +134,7 @@ def settle(cfg: DictConfig, *, share: float) -> DictConfig:
 
 def resolve(cfg: DictConfig) -> DictConfig:
     """`cfg` with the values that follow from the number of labels; reads the data."""
-    train = instantiate(cfg.data.train)
+    train = checked(instantiate(cfg.data.train))
     indices = labelled(train, cfg.labels, draw=int(cfg.draw))
     return settle(cfg, share=len(indices) / len(train))
 
@@ -142,7 +142,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
 def main(cfg: DictConfig) -> None:
     """Draw the labels, train, measure, save."""
     run = open_run(cfg, computed=COMPUTED)
-    train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
+    train, test = checked(instantiate(cfg.data.train)), checked(instantiate(cfg.data.test))
     classes = shared_classes(train, test)
     file = read_weights(cfg.weights)
     preprocess = Preprocess.from_dict(file.preprocess)

@@ -9,7 +9,7 @@ from torch import nn
 
 from visrep import dist
 from visrep.config import instantiate
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset, checked
 from visrep.data.loader import Loader
 from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views
@@ -139,7 +139,7 @@ def build(cfg: DictConfig, run: Run, **loading: Any) -> Parts:
     Raises:
         ConfigError: the method breaks its contract, or the batch does not fit its batch norm.
     """
-    data: ImageDataset = instantiate(cfg.data.train)
+    data: ImageDataset = checked(instantiate(cfg.data.train))
     torch.manual_seed(derive_seed(run.seed, "weights"))
     task = make_method(cfg, images=len(data))
     _set_batchnorm(task, cfg, run)
@@ -239,7 +239,7 @@ def _knn_monitor(
     """A function that measures kNN top-1 on the test part, or None with one line that says why."""
     if not cfg.knn.times or not dist.is_main():
         return None
-    test: ImageDataset | None = instantiate(cfg.data.test)
+    test: ImageDataset | None = checked(instantiate(cfg.data.test))
     if train.labels is None or test is None or test.labels is None or train.classes is None:
         run.log.info("kNN monitor: off, there are no labels")
         return None

@@ -66,7 +66,7 @@ def preprocess() -> Preprocess:
 def composed(command: str, root: Path, *overrides: str) -> DictConfig:
     """The configuration of `command` with the folder `root` as its data."""
     cfg, _ = config.compose(command, ["data=scenes", "device=cpu", *overrides])
-    node = {"_target_": "visrep.data.datasets.image_folder", "root": str(root)}
+    node = {"_target_": "visrep.data.folders.image_folder", "root": str(root)}
     data = {part: {**node, "split": part} for part in ("train", "test")}
     OmegaConf.set_struct(cfg, False)
     cfg.data = OmegaConf.create(data)

@@ -30,7 +30,11 @@ MODULES: dict[str, str] = {
     "transfer": "visrep.transfer",
     "distill": "visrep.distill",
     "visrep.weights.canonical": "visrep.weights.encoder_file",
-    "visrep.data.recipes": "visrep.data.views.spec",
+    "visrep.data.datasets": "visrep.data.dataset",
+    "visrep.data.datasets.cifar10": "visrep.data.cifar10.cifar10",
+    "visrep.data.datasets.folder": "visrep.data.folders.folder",
+    "visrep.data.datasets.image_folder": "visrep.data.folders.image_folder",
+    "visrep.data.recipes.recipe": "visrep.data.views.spec.make_views",
     "visrep.data.scenes": "visrep.data.builtin.scenes",
     "visrep.data.exemplar": "visrep.data.exemplar.surrogate_classes",
 }

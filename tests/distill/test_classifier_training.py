@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.small_data import pictures, preprocess
 from visrep.config import compose
-from visrep.data.datasets import MemoryImages
+from visrep.data.dataset import MemoryImages
 from visrep.distill.classifier_training import measure, parameters, total_steps
 from visrep.engine import optim
 from visrep.errors import ConfigError

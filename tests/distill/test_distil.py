@@ -16,7 +16,7 @@ from tests.small_data import (
     write_folder,
 )
 from visrep import results
-from visrep.data.datasets import image_folder
+from visrep.data.folders import image_folder
 from visrep.distill import distil
 from visrep.distill.distil import known_labels, teacher_from
 from visrep.errors import ConfigError, UserError
@@ -157,7 +157,7 @@ def test_random_teacher_on_unlabelled_images(tmp_path: Path) -> None:
         *QUICK,
     )
     cfg.data.train = {
-        "_target_": "visrep.data.datasets.folder",
+        "_target_": "visrep.data.folders.folder",
         "root": str(root / "train"),
         "recursive": True,
     }

@@ -18,7 +18,7 @@ from tests.small_data import (
 )
 from visrep import results
 from visrep.config import compose
-from visrep.data.datasets import image_folder
+from visrep.data.folders import image_folder
 from visrep.distill import finetune
 from visrep.distill.finetune import Finetune, labelled, settle, starting_point
 from visrep.engine import optim

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset
 from visrep.data.preprocess import Preprocess
 from visrep.engine.extraction import batches, extract
 from visrep.engine.precision import autocast_dtype

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor, nn
 
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset
 from visrep.engine.evaluation import accuracies, shared_classes
 from visrep.engine.extraction import batches
 from visrep.engine.precise_bn import reestimate

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from visrep.config import instantiate
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset, checked
 from visrep.data.preprocess import Preprocess
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
@@ -66,7 +66,7 @@ def open_frozen(cfg: DictConfig, *, raw_pixels: bool = False) -> Opening:
             size=cfg.size,
         )
     run = open_run(cfg)
-    train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
+    train, test = checked(instantiate(cfg.data.train)), checked(instantiate(cfg.data.test))
     if net is None:
         preprocess, sha256 = _of_pixels(cfg.weights, train), "none"
     else:

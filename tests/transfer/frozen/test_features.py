@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.small_data import pictures, preprocess, tiny_net, write_encoder
-from visrep.data.datasets import MemoryImages
+from visrep.data.dataset import MemoryImages
 from visrep.errors import ConfigError
 from visrep.nn.resnet import ResNet
 from visrep.transfer.frozen import features
