@@ -125,9 +125,7 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
         resolve = getattr(entry, "resolve", lambda cfg: cfg)
         try:
             cfg = resolve(cfg)
-        except ConfigError:
-            raise
-        except UserError as error:  # they are not here: another machine's, perhaps
+        except UserError as error:  # they are not here: on another machine, perhaps
             print(f"# What the data decide is as typed: {error}")
         print(OmegaConf.to_yaml(cfg, resolve=True), end="")
         return 0
