@@ -13,12 +13,11 @@ from visrep.data.datasets import ImageDataset
 from visrep.data.loader import Loader
 from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views
-from visrep.engine import optim
+from visrep.engine.assembly import assemble
 from visrep.engine.extraction import extract
 from visrep.engine.health import Health
 from visrep.engine.hooks import Evaluate
 from visrep.engine.run import Run, open_run
-from visrep.engine.trainer import Trainer
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.exemplar_nets import ExemplarNet
@@ -29,10 +28,13 @@ from visrep.seeds import derive_seed
 from visrep.weights.encoder_file import save_encoder
 from visrep.weights.exemplar_file import save_exemplar
 
+# What a null leaves to the length of an epoch.
+COMPUTED = ("steps", "snapshot_every")
+
 
 def main(cfg: DictConfig) -> None:
     """Pretrain as `cfg` says; leaves `encoder.safetensors` in the run folder."""
-    run = open_run(cfg)
+    run = open_run(cfg, computed=COMPUTED)
     parts = build(
         cfg,
         run,
@@ -42,19 +44,17 @@ def main(cfg: DictConfig) -> None:
     )
     task, train, views, loader = parts.task, parts.data, parts.views, parts.loader
     steps_per_epoch = max(1, loader.steps_per_epoch // cfg.accumulate)
-    total = round(cfg.epochs * steps_per_epoch) if cfg.steps is None else cfg.steps
+    if cfg.steps is None:
+        cfg.steps = round(cfg.epochs * steps_per_epoch)
+    if cfg.snapshot_every is None:
+        cfg.snapshot_every = steps_per_epoch
+    run.settle(cfg)
+    total = cfg.steps
     preprocess = _preprocess(train, views)
     if total == 0:
         run.log.info("steps=0: the encoder file of the untrained net, a baseline")
         _export(run, cfg, task, preprocess, train)
         return
-    optimizer, schedule = optim.build(
-        task,
-        **run.config["optim"],
-        batch_size=cfg.batch_size,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total,
-    )
     plan = Plan(
         batch_size=cfg.batch_size,
         views=len(views.views),
@@ -63,28 +63,21 @@ def main(cfg: DictConfig) -> None:
     )
     for line in check(task, cfg, plan, views=views.views, steps_per_epoch=steps_per_epoch):
         run.log.warning("warning: %s", line)
-    _announce(run, cfg, train, total, optimizer)
-
     hooks = []
     monitor = _knn_monitor(cfg, run, task.encoder, train, preprocess)
     if monitor is not None:
         hooks.append(Evaluate(monitor, every=max(1, total // cfg.knn.times)))
-    trainer = Trainer(
-        task=task,
-        optimizer=optimizer,
-        schedule=schedule,
+    trainer = assemble(
+        task,
+        run=run,
         batches=loader,
         total_steps=total,
-        out=run.out,
-        device=run.device,
-        precision=cfg.precision,
+        steps_per_epoch=steps_per_epoch,
+        label=f"pretrain {cfg.name}",
         health=_health(task, cfg, steps_per_epoch),
-        accumulate=cfg.accumulate,
-        snapshot_every=cfg.snapshot_every or steps_per_epoch,
-        log_every=cfg.log_every,
         hooks=hooks,
-        writers=run.writers(total=total, label=f"pretrain {cfg.name}"),
     )
+    _announce(run, cfg, train, total, trainer.optimizer)
     metrics = trainer.fit()
     if dist.is_main():
         sha256 = _export(run, cfg, task, preprocess, train)
