@@ -15,6 +15,7 @@ from visrep.engine.assembly import assemble
 from visrep.engine.evaluation import accuracies
 from visrep.engine.extraction import extract
 from visrep.engine.run import Run
+from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
 from visrep.errors import ConfigError
 
@@ -34,7 +35,7 @@ def total_steps(images: int, *, epochs: float, batch_size: int) -> int:
 
 
 def trainer_of(
-    task: nn.Module,
+    task: Task,
     classifier: nn.Module,
     *,
     run: Run,
