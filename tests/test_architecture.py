@@ -28,7 +28,6 @@ READS_CONFIGURATIONS = (
     "visrep.d2.tasks",
     "visrep.pretrain.checks",
     "visrep.transfer.frozen.opening",
-    "visrep.tools.chain.entrants",
 )
 
 
