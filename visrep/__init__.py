@@ -12,6 +12,9 @@ Methods, data sets and formats of one's own are built on the modules that docs/e
 """
 
 import importlib
+import sys
+
+from visrep.renamed import Successors
 
 __version__ = "0.1.0"
 
@@ -26,6 +29,8 @@ _PLACES = {
     "visrep.weights.reading": ("load_classifier", "load_encoder", "read_weights"),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
+
+sys.meta_path.append(Successors())
 
 
 def __getattr__(name: str) -> object:

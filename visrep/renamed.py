@@ -1,7 +1,9 @@
 """What users of earlier versions type, and its successor: one line for each removed name.
 
-A refused key, value or `_target_` is looked up here before the nearest is guessed at.
+A refused key, value, `_target_` or import is looked up here before the nearest is guessed at.
 """
+
+from importlib.abc import MetaPathFinder
 
 # command -> key -> what to type now.
 KEYS: dict[str, dict[str, str]] = {
@@ -24,19 +26,63 @@ VALUES: dict[str, dict[str, str]] = {
         "task=instance": "outputs=masks; task=NAME is the recipe now",
     },
 }
-# Modules of 0.1.0 -> where they are now; the longest that fits counts.
+
+
+def _each(names: str, old: str, new: str) -> dict[str, str]:
+    return {f"{old}.{name}": f"{new}.{name}" for name in names.split()}
+
+
+# Modules and names of 0.1.0 -> where they are now; the longest that fits counts.
 MODULES: dict[str, str] = {
     "pretrain": "visrep.pretrain",
     "transfer": "visrep.transfer",
+    **_each("features knn linear_svm low_shot outputs svm", "transfer", "visrep.transfer.frozen"),
+    "transfer.linear_probe": "visrep.transfer.frozen.linear",
+    **_each(
+        "detect prediction tv_detector tv_heads tv_proposals",
+        "transfer",
+        "visrep.transfer.detection",
+    ),
+    "transfer.detect_d2": "visrep.transfer.detection.engine_d2",
+    "transfer.detect_tv": "visrep.transfer.detection.engine_tv",
+    "transfer.detection_batches": "visrep.transfer.detection.batches",
+    "transfer.segment": "visrep.transfer.detection.masks",
+    "transfer.evaluate_boxes": "visrep.transfer.detection.evaluation.voc",
+    "transfer.coco_eval": "visrep.transfer.detection.evaluation.coco",
+    "transfer.d2_backbone": "visrep.d2.backbone",
+    "transfer.d2_heads": "visrep.d2.heads",
+    "transfer.d2_tasks": "visrep.d2.tasks",
+    "transfer.d2_verify": "visrep.d2.verify",
+    "transfer.precise_bn": "visrep.engine.precise_bn",
     "distill": "visrep.distill",
-    "visrep.weights.canonical": "visrep.weights.encoder_file",
+    "distill.train": "visrep.distill.distil",
+    "distill.recipe": "visrep.distill.classifier_training",
     "visrep.data.datasets": "visrep.data.dataset",
     "visrep.data.datasets.cifar10": "visrep.data.cifar10.cifar10",
     "visrep.data.datasets.folder": "visrep.data.folders.folder",
     "visrep.data.datasets.image_folder": "visrep.data.folders.image_folder",
+    "visrep.data.recipes": "visrep.data.views.spec",
     "visrep.data.recipes.recipe": "visrep.data.views.spec.make_views",
-    "visrep.data.scenes": "visrep.data.builtin.scenes",
+    "visrep.data.view_params": "visrep.data.views.params",
+    "visrep.data.image_ops": "visrep.data.views.image_ops",
+    **_each("digits scene_files scenes", "visrep.data", "visrep.data.builtin"),
+    **_each("boxes coco voc", "visrep.data", "visrep.data.detection"),
     "visrep.data.exemplar": "visrep.data.exemplar.surrogate_classes",
+    "visrep.engine.features": "visrep.engine.extraction",
+    "visrep.nn.levels": "visrep.pretrain.method",
+    "visrep.nn.plan": "visrep.pretrain.method",
+    **_each("optim schedules", "visrep", "visrep.engine"),
+    "visrep.weights.canonical": "visrep.weights.encoder_file",
+    "visrep.weights.detectron2": "visrep.d2.pkl",
+    "visrep.weights.names": "visrep.weights.naming",
+    "visrep.weights.snapshot": "visrep.engine.snapshot",
+    "visrep.weights.state": "visrep.weights.foreign",
+    "visrep.weights.torch_files": "visrep.weights.containers.weights_files",
+    **_each(
+        "pickle_machine pickle_records safetensors_files stored tf_bundle tree",
+        "visrep.weights",
+        "visrep.weights.containers",
+    ),
 }
 
 
@@ -59,3 +105,12 @@ def module(dotted: str) -> str | None:
         if not here and (dotted == old or dotted.startswith(f"{old}.")):
             return MODULES[old] + dotted[len(old) :]
     return None
+
+
+class Successors(MetaPathFinder):
+    """Last of the finders: the import of a module of 0.1.0 fails with the name of its successor."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        now = module(fullname)
+        if now is not None:
+            raise ModuleNotFoundError(f"{fullname} is {now} now", name=fullname)
