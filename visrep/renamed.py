@@ -6,6 +6,9 @@
 # command -> key -> what to type now; the command "" stands for all.
 KEYS: dict[str, dict[str, str]] = {
     "": {},
+    "convert": {
+        "d2_task": "task=NAME",
+    },
     "detect": {
         "protocol": "task=NAME is the recipe now",
     },
@@ -13,6 +16,8 @@ KEYS: dict[str, dict[str, str]] = {
 # command -> "key=value" -> what to type now.
 VALUES: dict[str, dict[str, str]] = {
     "detect": {
+        "protocol=short": "task=scenes",
+        "protocol=lvis05_fpn": "task=lvis05_fpn_1x",
         "task=detection": "outputs=boxes; task=NAME is the recipe now",
         "task=instance": "outputs=masks; task=NAME is the recipe now",
     },

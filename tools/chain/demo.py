@@ -71,7 +71,7 @@ def _evaluations(out: Path, cfg: DictConfig, init: str, source: str) -> list[Job
         Job(
             f"detect-{init}-seed{seed}",
             (
-                *("detect", *here, "detection=scenes", "protocol=short"),
+                *("detect", *here, "detection=scenes", "task=scenes"),
                 *(f"engine={cfg.engine}", f"seed={seed}"),
             ),
             (source,),

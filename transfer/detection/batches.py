@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from visrep import dist
-from visrep.d2.protocol import Protocol
+from visrep.d2.recipe import DetectionRecipe
 from visrep.data.detection import Box, DetectionDataset, ImageRecord
 from visrep.errors import ConfigError, UserError
 from visrep.seeds import derive_seed, epoch_order, generator
@@ -30,7 +30,7 @@ class TrainingBatches:
 
     Args:
         dataset: the images and their boxes.
-        protocol: batch size, sizes, mirroring and whether masks are needed.
+        recipe: batch size, sizes, mirroring and whether masks are needed.
         seed: of the run.
         workers: decoding processes, 0 for none.
 
@@ -40,24 +40,24 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, dataset: DetectionDataset, *, protocol: Protocol, seed: int, workers: int = 0
+        self, dataset: DetectionDataset, *, recipe: DetectionRecipe, seed: int, workers: int = 0
     ) -> None:
         self.records = [r for r in dataset.records if any(not box.crowd for box in r.boxes)]
         if not self.records:
             raise UserError(f"{dataset.name}: no image has a box, so there is nothing to train on")
-        if protocol.masks:
+        if recipe.masks:
             check_masks(dataset)
         processes = dist.world_size()
-        if protocol.batch_size % processes:
+        if recipe.batch_size % processes:
             raise ConfigError(
-                f"batch_size={protocol.batch_size} does not divide over {processes} processes: "
+                f"batch_size={recipe.batch_size} does not divide over {processes} processes: "
                 f"choose a multiple of {processes}"
             )
-        self.protocol = protocol
+        self.recipe = recipe
         self.seed = seed
         self.workers = workers
         self._orders: dict[int, list[int]] = {}
-        share = protocol.batch_size // processes
+        share = recipe.batch_size // processes
         self.slice = slice(dist.rank() * share, (dist.rank() + 1) * share)
 
     def members(self) -> Iterator[list[int]]:
@@ -72,7 +72,7 @@ class TrainingBatches:
                 record = self.records[index]
                 group = waiting[record.width >= record.height]
                 group.append(epoch * len(self.records) + place)
-                if len(group) == self.protocol.batch_size:
+                if len(group) == self.recipe.batch_size:
                     yield list(group)
                     group.clear()
             epoch += 1
@@ -106,10 +106,10 @@ class TrainingBatches:
         epoch, place = divmod(position, len(self.records))
         record = self.records[self._order(epoch)[place]]
         random = generator(self.seed, "sample", position)
-        choice = int(torch.randint(len(self.protocol.train_sizes), (), generator=random))
-        mirrored = self.protocol.flip and bool(torch.rand((), generator=random) < 0.5)
-        image = load(record, short=self.protocol.train_sizes[choice], most=self.protocol.max_size)
-        target = truth(record, image.shape[-2:], masks=self.protocol.masks)
+        choice = int(torch.randint(len(self.recipe.train_sizes), (), generator=random))
+        mirrored = self.recipe.flip and bool(torch.rand((), generator=random) < 0.5)
+        image = load(record, short=self.recipe.train_sizes[choice], most=self.recipe.max_size)
+        target = truth(record, image.shape[-2:], masks=self.recipe.masks)
         return mirror(image, target) if mirrored else (image, target)
 
     def _order(self, epoch: int) -> list[int]:
@@ -202,7 +202,7 @@ def check_masks(dataset: DetectionDataset) -> None:
     for record in dataset.records:
         if any(box.mask is None and not box.crowd for box in record.boxes):
             raise UserError(
-                f"{record.file}: a box without a mask; use task=detection, or data with a mask "
+                f"{record.file}: a box without a mask; use outputs=boxes, or data with a mask "
                 "for every box"
             )
 

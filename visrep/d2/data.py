@@ -74,7 +74,7 @@ def training_loader(cfg: Any, dataset: DetectionDataset, *, seed: int) -> Any:
         ConfigError: the batch does not divide over the processes.
     """
     from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
-    from detectron2.data.samplers import TrainingSampler
+    from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 
     if not any(not box.crowd for record in dataset.records for box in record.boxes):
         raise UserError(f"{dataset.name}: no image has a box, so there is nothing to train on")
@@ -84,10 +84,16 @@ def training_loader(cfg: Any, dataset: DetectionDataset, *, seed: int) -> Any:
             "processes: choose a multiple"
         )
     entries = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=True)
+    sampler = TrainingSampler(len(entries), seed=seed)
+    if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":  # LVIS, arXiv 1908.03195
+        repeats = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            entries, cfg.DATALOADER.REPEAT_THRESHOLD
+        )
+        sampler = RepeatFactorTrainingSampler(repeats, seed=seed)
     return build_detection_train_loader(
         entries,
         mapper=mapper(cfg, training=True),
-        sampler=TrainingSampler(len(entries), seed=seed),
+        sampler=sampler,
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         aspect_ratio_grouping=True,
         num_workers=cfg.DATALOADER.NUM_WORKERS,

@@ -15,7 +15,7 @@ from visrep.d2.weights import place_of
 from visrep.errors import ConfigError
 from visrep.paths import config_dir
 
-TASKS = configs.choices("d2_task")
+TASKS = [task for task in configs.choices("task") if task != "scenes"]
 NARROW = {"depth": 50, "width": 0.0625, "stem": "imagenet"}
 
 
@@ -29,10 +29,10 @@ def test_which_tasks_there_are_and_how_they_are_asked_for():
     )
     assert {f"coco_{head}_{x}" for head in ("c4", "fpn") for x in ("1x", "2x")} <= set(TASKS)
     assert tasks.selected(None) == []
-    assert tasks.selected("all") == TASKS
+    assert tasks.selected("all") == sorted([*TASKS, "scenes"])
     assert tasks.selected("voc07_c4") == ["voc07_c4"]
     assert tasks.selected(["voc07_c4", "coco_c4_1x", "voc07_c4"]) == ["voc07_c4", "coco_c4_1x"]
-    with pytest.raises(ConfigError, match="d2_task=voc07_c5: did you mean voc07_c4"):
+    with pytest.raises(ConfigError, match="task=voc07_c5: did you mean voc07_c4"):
         tasks.selected("voc07_c5")
 
 
@@ -110,10 +110,11 @@ def test_what_single_tasks_say():
             settings("voc0712_dc5", **spec)
 
 
-def test_a_protocol_is_the_one_that_detect_reads():
-    for name in configs.choices("protocol"):
-        cfg, _ = configs.compose("detect", [f"protocol={name}", "weights=-", "out=-"])
-        assert tasks.Protocol.read(cfg) == tasks.protocol_named(name)
+def test_a_task_on_other_data_than_detectron2s_has_no_config_of_its():
+    with pytest.raises(
+        ConfigError, match="its yaml does not name data of Detectron2"
+    ):
+        settings("scenes")
 
 
 def test_the_text_of_a_net_that_detectron2_holds(tmp_path):
@@ -126,7 +127,7 @@ def test_the_text_of_a_net_that_detectron2_holds(tmp_path):
     assert "_BASE_" not in loaded and "transfer" not in text and "&" not in text
     assert file.sha256 in text
     text = tasks.config_for(file, weights=tmp_path / "x.pkl", task="voc0712_c4")
-    assert "#     d2_heads.register()" in text and "Res5ROIHeadsExtraNorm" in text
+    assert "#     heads.register()" in text and "Res5ROIHeadsExtraNorm" in text
     assert "#     cfg.merge_from_file('x.voc0712_c4.yaml')" in text
     assert "add_visrep_config" not in text
 

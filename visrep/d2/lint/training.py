@@ -1,20 +1,24 @@
 """Checks of a Detectron2 config: data sets, learning rate, schedule, statistics after training."""
 
-from collections.abc import Iterator
+import functools
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from visrep.config import choices
 from visrep.d2.lint.config import Config
 from visrep.d2.lint.finding import FATAL, NOTE, WARNING, Finding, lines
 from visrep.d2.lint.net import is_resnet
+from visrep.d2.recipe import DATA, DetectionRecipe, flat
+from visrep.d2.tasks import recipe_of
 
-# Beginning of a data set's name in Detectron2 -> number of classes
-CLASSES = {
-    "voc_": 20,
-    "coco_": 80,
-    "keypoints_coco_": 1,
-    "lvis_v0.5_": 1230,
-    "lvis_v1_": 1203,
-    "cityscapes_fine_instance_seg_": 8,
+# Of no task here: numbers of classes; published lengths at the batch of the tasks on such data.
+CLASSES = {"lvis_v1": 1203}
+LENGTHS = {
+    "coco": [270_000],  # Detectron2's 3x
+    "voc0712": [18_000],  # Detectron2's own
+    "voc07": [12_500],  # VISSL's
+    "lvis": [180_000],  # 2x
 }
 # Data set -> the images it is made of; two with a common part share images.
 _COCO = {
@@ -35,14 +39,37 @@ for _year in (2007, 2012):
         PARTS[f"voc_{_year}_{_split}"] = f"{_year}{_split}"
     PARTS[f"voc_{_year}_trainval"] = f"{_year}train {_year}val"
 RATE = 0.02 / 16  # per image of the batch, of Detectron2's R-CNNs; half of it for RetinaNet
-# Data of training -> published lengths, in iterations of a batch
-LENGTHS = {
-    "coco": (16, (90_000, 180_000, 270_000)),
-    "voc0712": (16, (24_000, 18_000, 25_000)),
-    "voc07": (16, (9_000, 12_500)),
-    "lvis": (16, (90_000, 180_000)),
-    "cityscapes": (8, (24_000,)),
-}
+_SET = re.compile(r"(.+?)_(\d{4}_)?(train|val|test|mini)")  # its name up to the year or split
+
+
+@functools.cache
+def _tasks(names: tuple[str, ...]) -> list[DetectionRecipe]:
+    return [recipe for recipe in map(recipe_of, names) if not recipe.unsaid]
+
+
+def tasks() -> list[DetectionRecipe]:
+    """The tasks on data that Detectron2 knows by name."""
+    return _tasks(tuple(choices("task")))
+
+
+def classes_of(name: str) -> int | None:
+    """The number of classes of a data set of Detectron2's; None if no task has such data."""
+    known = dict(CLASSES)
+    for task in tasks():
+        train, test, count = (flat(task.detectron2)[key] for key in DATA)
+        known |= {_data(each): count for each in [*train, *test]}
+    return known.get(_data(name))
+
+
+def lengths_on(train: Sequence[str]) -> tuple[int, list[int]] | None:
+    """The batch, and the published numbers of iterations at it, for data of training."""
+    family = _families(train)
+    alike = [t for t in tasks() if _families(flat(t.detectron2)[DATA[0]]) == family]
+    if not alike:
+        return None
+    batch = alike[0].batch_size
+    ours = {round(task.iterations * task.batch_size / batch) for task in alike}
+    return batch, sorted(ours | set(LENGTHS.get(family, [])))
 
 
 def check_data(config: Config) -> Iterator[Finding]:
@@ -96,7 +123,7 @@ def _check_classes(config: Config, names: list[Any]) -> Iterator[Finding]:
         return
     key = f"MODEL.{'RETINANET' if architecture == 'RetinaNet' else 'ROI_HEADS'}.NUM_CLASSES"
     for name in names:
-        count = next((n for start, n in CLASSES.items() if name.startswith(start)), None)
+        count = classes_of(name)
         if count is not None and config[key] != count and "panoptic" not in name:
             fewer = config[key] < count
             yield Finding(
@@ -148,11 +175,8 @@ def check_rate(config: Config) -> Iterator[Finding]:
     times = (
         f"{share:.3g} times" if share > 1 else f"1/{1 / share:.3g} of" if share > 0 else "none of"
     )
-    known = ""
-    if batch == 16 and rate == 0.1:
-        known = "; VISSL states it for SimCLR and SwAV on VOC, with a warm-up of 1000 iterations"
-    if batch == 16 and rate == 0.002:
-        known = "; VISSL states it for NPID and PIRL on VOC, with frozen batch norm"
+    same = [t for t in tasks() if (t.batch_size, t.lr) == (batch, rate)]
+    known = f"; task {same[0].task} has it: {same[0].about}" if same else ""
     yield Finding(
         NOTE if 0.6 <= share <= 1.6 else WARNING,
         "learning-rate",
@@ -214,17 +238,11 @@ def check_schedule(config: Config) -> Iterator[Finding]:
 
 
 def _check_length(config: Config) -> Iterator[Finding]:
-    train = config["DATASETS.TRAIN"]
-    families = {_family(name) for name in train}
-    if len(families) != 1:
-        return
-    family = families.pop()
-    if family == "voc":
-        family = "voc07" if all("2007" in name for name in train) else "voc0712"
-    if family not in LENGTHS or config["SOLVER.REFERENCE_WORLD_SIZE"]:
+    known = lengths_on(config["DATASETS.TRAIN"])
+    if known is None or config["SOLVER.REFERENCE_WORLD_SIZE"]:
         return
     batch, total = config["SOLVER.IMS_PER_BATCH"], config["SOLVER.MAX_ITER"]
-    usual, lengths = LENGTHS[family]
+    usual, lengths = known
     seen = total * batch / usual
     if batch < 1 or total < 1 or any(abs(seen / length - 1) <= 0.05 for length in lengths):
         return
@@ -275,3 +293,17 @@ def check_statistics(config: Config) -> Iterator[Finding]:
 
 def _family(name: str) -> str:
     return next((f for f in ("cityscapes", "coco", "lvis", "voc") if f in name), name)
+
+
+def _families(train: Sequence[str]) -> str:
+    """Their kind of data in one word; VOC with 2012 is another than 2007 alone."""
+    family = "+".join(sorted({_family(name) for name in train}))
+    if family == "voc":
+        family = "voc07" if all("2007" in name for name in train) else "voc0712"
+    return family
+
+
+def _data(name: str) -> str:
+    """A data set's name without year and split: voc, keypoints_coco, lvis_v0.5."""
+    found = _SET.match(name)
+    return found[1] if found else name
