@@ -32,7 +32,8 @@ from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.classifier import Classifier
 from visrep.nn.resnet import ResNet
 from visrep.seeds import derive_seed
-from visrep.weights import load_classifier, save_encoder
+from visrep.weights.encoder_file import save_encoder
+from visrep.weights.reading import load_classifier
 
 
 def backbone(name: str, *, seed: int, role: str) -> ResNet:

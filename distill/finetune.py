@@ -34,7 +34,8 @@ from visrep.nn.classifier import Classifier
 from visrep.nn.heads import MLP
 from visrep.nn.resnet import ResNet
 from visrep.seeds import derive_seed
-from visrep.weights import EncoderFile, read_weights, save_encoder
+from visrep.weights.encoder_file import EncoderFile, save_encoder
+from visrep.weights.reading import read_weights
 
 
 class Finetune(SupervisedTask):

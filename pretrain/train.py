@@ -25,7 +25,7 @@ from visrep.nn.knn import knn_predict
 from visrep.pretrain.checks import check
 from visrep.pretrain.method import Plan
 from visrep.seeds import derive_seed
-from visrep.weights import save_encoder
+from visrep.weights.encoder_file import save_encoder
 from visrep.weights.exemplar_file import save_exemplar
 
 

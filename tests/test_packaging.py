@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -35,36 +35,29 @@ def checkout(tmp_path_factory) -> Path:
     target = tmp_path_factory.mktemp("checkout")
     listed = call("git", "ls-files", "-co", "--exclude-standard", "-z", cwd=ROOT)
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
+        source = ROOT / name
+        if source.is_symlink() or source.is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target / name)
+            shutil.copy(source, target / name, follow_symlinks=False)
     return target
 
 
 @pytest.fixture(scope="module")
-def installed(checkout, tmp_path_factory) -> Path:
-    """The bin folder of an environment with the wheel; torch and the rest are borrowed."""
+def unpacked(checkout, tmp_path_factory) -> Path:
+    """A wheel's content: what lands in site-packages. What it depends on is borrowed."""
     home = tmp_path_factory.mktemp("wheel")
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
     call(*pip, "wheel", "--no-deps", "-w", home, checkout, cwd=home)
-    call(sys.executable, "-m", "venv", "--without-pip", home / "env", cwd=home)
-    python = home / "env" / "bin" / "python"
-    wheel = next(home.glob("visrep-*.whl"))
-    call(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=home)
-    folder = Path(
-        call(
-            python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=home
-        ).strip()
-    )
-    (folder / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return python.parent
+    with zipfile.ZipFile(next(home.glob("visrep-*.whl"))) as wheel:
+        wheel.extractall(home / "site")
+    return home / "site"
 
 
-def trains(command: tuple[str | Path, ...], out: Path, cwd: Path) -> None:
-    call(*command, *TRAIN, f"out={out}", cwd=cwd)
+def trains(command: tuple[str | Path, ...], out: Path, cwd: Path, **env: str) -> None:
+    call(*command, *TRAIN, f"out={out}", cwd=cwd, **env)
     assert (out / "encoder.safetensors").exists()
     views = out.with_suffix(".png")
-    call(*command, "views", "data=scenes", "views=scenes", f"out={views}", cwd=cwd)
+    call(*command, "views", "data=scenes", "views=scenes", f"out={views}", cwd=cwd, **env)
     assert views.exists()
 
 
@@ -81,13 +74,92 @@ def test_editable_install(tmp_path):
     trains((script,), tmp_path / "run", tmp_path)
 
 
-def test_wheel(installed, tmp_path):
-    where = call(installed / "python", "-c", "import visrep; print(visrep.__file__)", cwd=tmp_path)
-    assert where.startswith(str(installed.parent))
-    trains((installed / "visrep",), tmp_path / "run", tmp_path)
-    # The folder of tools lives inside the package, so that it cannot clash with another `tools`.
-    listed = [path.name for path in (Path(where.strip()).parent.parent).iterdir()]
-    assert "tools" not in listed and "configs" not in listed
+def test_wheel(unpacked, checkout, tmp_path):
+    """One name in site-packages; every source and every yaml is in it, under its own name."""
+    where = call(
+        sys.executable, "-c", "import visrep; print(visrep.__file__)", cwd=tmp_path,
+        PYTHONPATH=str(unpacked),
+    )  # fmt: skip
+    assert where.strip() == str(unpacked / "visrep" / "__init__.py")
+    top = {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")}
+    assert top == {"visrep"}
+    for folder in ("pretrain", "transfer", "distill", "tools", "configs"):
+        wanted = {
+            path.relative_to(checkout / folder)
+            for pattern in ("*.py", "*.yaml", "*.html", "*.css", "*.js")
+            for path in (checkout / folder).rglob(pattern)
+        }
+        packed = unpacked / "visrep" / folder
+        assert wanted <= {path.relative_to(packed) for path in packed.rglob("*")}, folder
+    trains((sys.executable, "-m", "visrep"), tmp_path / "run", tmp_path, PYTHONPATH=str(unpacked))
+
+
+@pytest.fixture
+def crowded(tmp_path) -> Path:
+    """A user's folder with files of the stages' names, each of which ends whoever imports it."""
+    for name in ("pretrain.py", "distill.py", "tools.py", "configs.py", "transfer/__init__.py"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"raise SystemExit('the user has a {name}')\n")
+    return tmp_path
+
+
+WAYS = {
+    "module": (sys.executable, "-m", "visrep"),
+    "torchrun": (
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1"),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "visrep"),
+    ),
+    "script": (sys.executable, "-c", "import sys, visrep.cli; sys.exit(visrep.cli.main())"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("place", ["checkout", "wheel"])
+def test_a_users_files_shadow_nothing(crowded, unpacked, checkout, way, place):
+    """In the current folder and on PYTHONPATH, before and after visrep."""
+    ours = unpacked if place == "wheel" else checkout
+    for command in (
+        ("pretrain", "data=scenes", "method=simclr_small", "out=x"),
+        ("knn", "data=scenes", "init=raw_pixels", "out=x"),
+        ("finetune", "data=scenes", "weights=x", "out=x"),
+        ("doctor",),
+    ):
+        if way == "torchrun" and command[0] != "pretrain":
+            continue  # a start takes seconds, and the import is the same
+        shown = call(
+            *WAYS[way], *command, "--dry-run", cwd=crowded,
+            PYTHONPATH=os.pathsep.join([str(crowded), str(ours), str(crowded)]),
+        )  # fmt: skip
+        assert "seed:" in shown or command == ("doctor",)
+
+
+def test_the_console_script_runs_its_own(crowded):
+    """The script of the environment the tests run in: an editable install, or a wheel."""
+    script = Path(sys.executable).with_name("visrep")
+    if not script.exists():
+        pytest.skip("this environment has no console script of visrep")
+    shown = call(
+        script, "pretrain", "data=scenes", "method=simclr_small", "out=x", "--dry-run",
+        cwd=crowded, PYTHONPATH=str(crowded),
+    )  # fmt: skip
+    assert "name: simclr_small" in shown
+
+
+def test_a_checkout_without_links_says_what_to_do(checkout, tmp_path):
+    """What git leaves on Windows: a text file with the link's target."""
+    copy = tmp_path / "copy"
+    shutil.copytree(checkout / "visrep", copy / "visrep", symlinks=True)
+    for link in [path for path in (copy / "visrep").iterdir() if path.is_symlink()]:
+        target = os.readlink(link)
+        link.unlink()
+        link.write_text(target)
+    done = subprocess.run(
+        [sys.executable, "-m", "visrep", "pretrain", "out=x"],
+        cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "core.symlinks true" in done.stderr and "visrep/pretrain" in done.stderr
 
 
 def test_torchrun(tmp_path):

@@ -30,7 +30,7 @@ from visrep.errors import CheckFailed, ConfigError, UserError
 from visrep.files import atomic_path
 from visrep.nn.classifier import Classifier
 from visrep.seeds import generator
-from visrep.weights import load_classifier, load_encoder, read_weights
+from visrep.weights.reading import load_classifier, load_encoder, read_weights
 
 FORMAT = "visrep-onnx/1"
 PROTOBUF_LIMIT = 2**31 - 2**20  # bytes; one message, with room for the graph

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from visrep.errors import ConfigError, UserError
-from visrep.paths import config_dir
+from visrep.paths import config_dir, require_links
 
 # command -> (module with `main(cfg)`, what it does)
 COMMANDS = {
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (default: the process' own) and exit with its code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        require_links()
         code = _run(arguments)
     except UserError as error:
         print(f"visrep: {error}", file=sys.stderr)
@@ -102,81 +103,47 @@ def _run(arguments: list[str]) -> int:
                 f"cannot read {argument!r}: settings are key=value; see visrep {command} --help"
             )
     if {"-h", "--help"} & set(flags):
-        print(_help(command))
+        print(_help(command, overrides))
         return 0
     return _compose_and_run(command, overrides, flags)
 
 
 def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> int:
     # Imported late: `visrep --help` and a mistyped command should not wait for anything.
-    import hydra
     from omegaconf import DictConfig, OmegaConf
 
     from visrep import config
     from visrep.engine import parallel, run
 
     name = config_name(command)
-    multirun = bool({"-m", "--multirun"} & set(flags))
-    if multirun:
-        # A sweep's values are Hydra's own syntax (a=1,2); check the keys with the first of each.
-        accepted = config.compose(name, [_first_of(o) for o in overrides])[1]
-        accepted = [
-            ("+" if new.startswith("+") and not old.startswith("+") else "") + old
-            for new, old in zip(accepted, overrides, strict=True)
-        ]
-    else:
-        cfg, accepted = config.compose(name, overrides)
-        if "--dry-run" in flags:
-            print(OmegaConf.to_yaml(cfg, resolve=True), end="")
-            return 0
-    run.set_command_line([command, *overrides])
+    sweep = bool({"-m", "--multirun"} & set(flags))
+    if not sweep and any(override.startswith("hydra.") for override in overrides):
+        raise ConfigError("settings under hydra. are those of a sweep: use them with -m")
+    cfg, _ = config.compose(name, [config.first_of(o) for o in overrides] if sweep else overrides)
     entry = importlib.import_module(COMMANDS[command][0])
-    outcome: list[BaseException] = []
+    if "--dry-run" in flags:
+        resolve = getattr(entry, "resolve", lambda cfg: cfg)
+        print(OmegaConf.to_yaml(resolve(cfg), resolve=True), end="")
+        return 0
+    run.set_command_line([command, *overrides])
 
-    def task(cfg: DictConfig) -> None:
+    def main(cfg: DictConfig) -> None:
         try:
             entry.main(cfg)
-        except (UserError, run.Interrupted) as error:
-            outcome.append(error)
         finally:
             parallel.leave()
 
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    # Run folders, logs and exit codes are ours; Hydra composes, sweeps and launches.
-    quiet = [
-        "hydra.run.dir=.",
-        "hydra.sweep.dir=.",
-        "hydra.sweep.subdir=.",
-        "hydra.output_subdir=null",
-        "hydra/job_logging=none",
-        "hydra/hydra_logging=none",
-    ]
-    given = {override.split("=")[0] for override in accepted}
-    sys.argv = [
-        "visrep",
-        *(["--multirun"] if multirun else []),
-        *accepted,
-        *(setting for setting in quiet if setting.split("=")[0] not in given),
-    ]
-    hydra.main(config_path=str(config_dir()), config_name=name, version_base="1.3")(task)()
-    if not outcome:
-        return 0
-    error = outcome[0]
-    if isinstance(error, run.Interrupted):
+    try:
+        config.sweep(name, overrides, main) if sweep else main(cfg)
+    except run.Interrupted as error:
         print("visrep: interrupted; the snapshot is saved, go on with resume=auto", file=sys.stderr)
         return error.code
-    raise error
+    return 0
 
 
 def config_name(command: str) -> str:
     """The name of the command's yaml."""
     return command.replace("-", "_")
-
-
-def _first_of(override: str) -> str:
-    key, _, value = override.partition("=")
-    bracketed = value[:1] in "[{('\""
-    return override if bracketed else f"{key}={value.split(',')[0]}"
 
 
 def _overview() -> str:
@@ -186,13 +153,19 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _help(command: str) -> str:
+def _help(command: str, overrides: list[str]) -> str:
     from visrep import config
 
+    config.use_strangers(config.parse(overrides))
     text = (config_dir() / f"{config_name(command)}.yaml").read_text(encoding="utf-8").rstrip()
     lines = [f"visrep {command}: {COMMANDS[command][1]}", "", "Settings and their defaults:", ""]
     lines += [f"  {line}" for line in text.splitlines()]
     for group, names in config.groups_of(config_name(command)).items():
         lines += ["", f"Choices of {group}=:", f"  {' '.join(names)}"]
-    lines += ["", "Options: --dry-run prints the resolved configuration; -m runs a sweep (a=1,2)."]
+    lines += [
+        "",
+        "Parts of your own: plugins=my_module imports it, config_dir=DIR adds its yaml files to",
+        "the choices above (with --help, too).",
+        "Options: --dry-run prints the resolved configuration; -m runs a sweep (a=1,2).",
+    ]
     return "\n".join(lines)

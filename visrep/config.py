@@ -1,13 +1,18 @@
 """Configurations: composing a command's yaml with what the user typed, and building objects.
 
-The entry files and the command line use this; below them there is no configuration.
+The entry files and the command line use this; below them there is no configuration. Hydra composes
+the chosen files; values are set on the result, whose keys and constructors are the schema. Two keys
+belong to every command: `plugins=` names modules of the user's, `config_dir=` a folder with yaml
+files in groups like ours, whose names become choices beside ours.
 """
 
 import difflib
 import importlib
 import inspect
+import os
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +21,35 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from visrep.errors import ConfigError
+from visrep import plugins, renamed
+from visrep.errors import ConfigError, UserError
 from visrep.paths import config_dir
 
-# Hydra would call anything a yaml names; ours name only these.
+# Hydra would call anything a yaml names; ours name only these, beside the modules of plugins=.
 TRUSTED = ("visrep.", "torch.optim.")
+STRANGERS = ("plugins", "config_dir")  # keys of every command
+
+_own_folder: Path | None = None  # the user's config_dir=
 
 
 def instantiate(node: DictConfig | dict[str, Any] | None, **kwargs: Any) -> Any:
     """Build the object that `node._target_` names; None stays None.
 
     Raises:
-        ConfigError: a target outside visrep's packages and torch.optim, or an unknown argument.
+        ConfigError: a target outside visrep's packages, torch.optim and the modules of plugins=, or
+            an unknown argument.
     """
     if node is None:
         return None
     for target in _targets(node):
-        if not target.startswith(TRUSTED):
+        if not _trusted(target):
+            now = renamed.module(target)
             raise ConfigError(
-                f"_target_={target} is not allowed: a target is in {', '.join(TRUSTED)}"
+                f"_target_={target} is not allowed: "
+                + (f"it is {now} now" if now else "name its module in plugins= if it is yours")
             )
     try:
         return hydra.utils.instantiate(node, **kwargs, _convert_="all")
@@ -46,6 +58,10 @@ def instantiate(node: DictConfig | dict[str, Any] | None, **kwargs: Any) -> Any:
         if isinstance(cause, Exception) and not isinstance(cause, TypeError):
             raise cause from None  # what the constructor itself had to say
         raise ConfigError(_first_line(error)) from error
+
+
+def _trusted(target: str) -> bool:
+    return target.startswith(TRUSTED) or plugins.trusted(target)
 
 
 def _first_line(error: BaseException) -> str:
@@ -70,29 +86,36 @@ def compose(command: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, li
     """The configuration of `command` under `overrides`, and the overrides as Hydra wants them.
 
     A key of an object whose yaml does not state it, but whose constructor has it, is accepted: the
-    constructor's signature is the schema.
+    constructor's signature is the schema. `plugins=` are imported, and `config_dir=` is searched
+    from then on.
 
     Raises:
         ConfigError: an unknown key or choice, with the nearest known one; a value that cannot be
             read; a required value that is not given.
     """
+    parsed = use_strangers(parse(overrides))
+    own = groups_of(command)
+    chosen = [o for o in parsed if _is_choice(o, own)]
+    _check_renamed(command, parsed)
+    _check_choices(chosen, own)
+    choosing = [override.input_line or "" for override in chosen]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         try:
-            parsed = OverridesParser.create().parse_overrides(list(overrides))
-        except HydraException as error:
-            raise ConfigError(f"cannot read the override: {_first_line(error)}") from error
-        groups = [o for o in parsed if _is_group(o)]
-        _check_choices(groups)
-        try:
-            base = hydra.compose(command, [o.input_line or "" for o in groups])
+            cfg = hydra.compose(command, [_search_path(), *choosing])
         except (HydraException, OmegaConfBaseException) as error:
+            open_group = re.match("You must specify '(.+?)'", _first_line(error))
+            if open_group:  # neither the command, nor the user, nor another choice says it
+                group = open_group[1]
+                names = ", ".join(choices(group))
+                raise ConfigError(f"give a value: {group}=..., one of {names}") from error
             raise ConfigError(_first_line(error)) from error
-        accepted = [_accept(override, base) for override in parsed]
-        try:
-            cfg = hydra.compose(command, accepted)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_first_line(error)) from error
+    known: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
+    accepted = [
+        line if _is_choice(override, own) else _set(cfg, override, known)
+        for override in parsed
+        for line in [override.input_line or ""]
+    ]
     try:
         missing = sorted(OmegaConf.missing_keys(cfg))
     except OmegaConfBaseException as error:  # an interpolation of a value that is not given
@@ -100,6 +123,106 @@ def compose(command: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, li
     if missing:
         raise ConfigError(f"give a value: {' '.join(f'{key}=...' for key in missing)}")
     return cfg, accepted
+
+
+def sweep(command: str, overrides: Sequence[str], main: Callable[[DictConfig], None]) -> None:
+    """Call `main` for every combination of the values of `overrides` (a=1,2), by Hydra's sweeper.
+
+    Every one is run; the first error of the project's own is raised at the end.
+    """
+    rest = [override for override in overrides if override.split("=")[0] not in STRANGERS]
+    # Its values are Hydra's own syntax; the keys are checked with the first value of each.
+    accepted = compose(command, [first_of(override) for override in rest])[1]
+    lines = [
+        ("+" if new.startswith("+") and not old.startswith("+") else "") + old
+        for new, old in zip(accepted, rest, strict=True)
+    ]
+    modules = plugins.names()
+    errors: list[UserError] = []
+
+    def task(cfg: DictConfig) -> None:
+        plugins.load(modules)  # a launcher may have started another process
+        try:
+            main(cfg)
+        except UserError as error:
+            errors.append(error)
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # Run folders, logs and exit codes are ours; Hydra composes, sweeps and launches.
+    quiet = [
+        *("hydra.run.dir=.", "hydra.sweep.dir=.", "hydra.sweep.subdir=."),
+        *("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"),
+    ]
+    given = {line.split("=")[0] for line in lines}
+    sys.argv = [
+        "visrep",
+        "--multirun",
+        *lines,
+        *(setting for setting in [*quiet, _search_path()] if setting.split("=")[0] not in given),
+    ]
+    hydra.main(config_path=str(config_dir()), config_name=command, version_base="1.3")(task)()
+    if errors:
+        raise errors[0]
+
+
+def first_of(override: str) -> str:
+    """The setting with the first of a sweep's values: a=1,2 is a=1."""
+    key, _, value = override.partition("=")
+    bracketed = value[:1] in "[{('\""
+    return override if bracketed else f"{key}={value.split(',')[0]}"
+
+
+def _search_path() -> str:
+    return f"hydra.searchpath=[{','.join(_quoted(f'file://{path}') for path in _folders()[1:])}]"
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """What the user typed, read as Hydra reads it. Raises ConfigError."""
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(f"cannot read the override: {_first_line(error)}") from error
+
+
+def use_strangers(overrides: Sequence[Override]) -> list[Override]:
+    """Import the modules of `plugins=`, search `config_dir=` from now on; returns the rest.
+
+    Raises:
+        ConfigError: a module or the folder is not there, or a file in it has a name of ours.
+    """
+    global _own_folder
+    for override in overrides:
+        value = override.value()
+        if override.key_or_group == "plugins":
+            plugins.load([str(name) for name in (value if isinstance(value, list) else [value])])
+        elif override.key_or_group == "config_dir":
+            folder = Path(str(value)).absolute()
+            if not folder.is_dir():
+                raise ConfigError(f"config_dir={value}: there is no such folder")
+            for path in folder.glob("*/*.yaml"):
+                if (config_dir() / path.relative_to(folder)).exists():
+                    raise ConfigError(
+                        f"config_dir={value}: {path.parent.name}={path.stem} is a choice of "
+                        "visrep's own; give the file another name"
+                    )
+            _own_folder = folder
+    return [o for o in overrides if o.key_or_group not in STRANGERS]
+
+
+def strangers() -> list[str]:
+    """The `plugins=` and `config_dir=` in use, as settings for a command of a chain."""
+    named = plugins.names()
+    lines = [f"plugins=[{','.join(named)}]"] if named else []
+    return lines + ([f"config_dir={_quoted(str(_own_folder))}"] if _own_folder else [])
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "\\'") + "'"
+
+
+def _folders() -> list[Path]:
+    """Where the files of groups lie, ours first."""
+    return [config_dir(), *([_own_folder] if _own_folder else [])]
 
 
 def groups_of(command: str) -> dict[str, list[str]]:
@@ -115,14 +238,18 @@ def sources(command: str, overrides: Sequence[str]) -> list[Path]:
     """
     chosen = [line.partition("=")[::2] for line in overrides]
     waiting = [config_dir() / f"{command}.yaml"]
-    waiting += [config_dir() / group / f"{name}.yaml" for group, name in chosen]
+    waiting += [path for group, name in chosen for path in _files(group, name)]
     found: set[Path] = set()
     while waiting:
         path = waiting.pop()
         if path not in found and path.is_file():
             found.add(path)
-            waiting += [config_dir() / group / f"{name}.yaml" for group, name in _chosen_in(path)]
+            waiting += [file for group, name in _chosen_in(path) for file in _files(group, name)]
     return sorted(found)
+
+
+def _files(group: str, name: Any) -> list[Path]:
+    return [folder / group / f"{name}.yaml" for folder in _folders()]
 
 
 def _chosen_in(path: Path) -> list[tuple[str, Any]]:
@@ -130,14 +257,16 @@ def _chosen_in(path: Path) -> list[tuple[str, Any]]:
     import yaml
 
     content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    lines = [line for line in content.get("defaults", []) if isinstance(line, dict)]
-    pairs = [pair for line in lines for pair in line.items()]
+    # A plain name is a file of the same group.
+    lines = [line for line in content.get("defaults", []) if line != "_self_"]
+    chosen = [line if isinstance(line, dict) else {path.parent.name: line} for line in lines]
+    pairs = [pair for line in chosen for pair in line.items()]
     return [(re.sub(r"^(override |optional )*/?|@.*$", "", key), name) for key, name in pairs]
 
 
 def choices(group: str) -> list[str]:
-    """The names of the yaml files of `group`."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+    """The names of the yaml files of `group`, the user's among them."""
+    return sorted({path.stem for folder in _folders() for path in (folder / group).glob("*.yaml")})
 
 
 def named(group: str, name: str) -> DictConfig:
@@ -148,72 +277,85 @@ def named(group: str, name: str) -> DictConfig:
     """
     if name not in choices(group):
         raise ConfigError(f"{group}={name}: {_did_you_mean(name, choices(group))}")
-    loaded = OmegaConf.load(config_dir() / group / f"{name}.yaml")
+    loaded = OmegaConf.load(next(path for path in _files(group, name) if path.is_file()))
     assert isinstance(loaded, DictConfig)
     return loaded
 
 
-def _is_group(override: Override) -> bool:
-    key = override.key_or_group.lstrip("/")
-    return (config_dir() / key).is_dir() and isinstance(override.value(), str | list)
+def _is_choice(override: Override, own: Mapping[str, Any]) -> bool:
+    """Whether `override` chooses a file of one of the command's `own` groups."""
+    return override.key_or_group.lstrip("/") in own and isinstance(override.value(), str | list)
 
 
-def _check_choices(overrides: Sequence[Override]) -> None:
+def _check_renamed(command: str, overrides: Sequence[Override]) -> None:
     for override in overrides:
-        group = override.key_or_group.lstrip("/")
-        value = override.value()
+        key, value = override.key_or_group.lstrip("/"), override.value()
+        now = renamed.value(command, f"{key}={value}")
+        if now:
+            raise ConfigError(f"{key}={value}: {now}")
+        now = renamed.key(command, key)
+        if now:
+            raise ConfigError(f"unknown key {key}: {now}")
+
+
+def _check_choices(chosen: Sequence[Override], own: dict[str, list[str]]) -> None:
+    values = {override.key_or_group.lstrip("/"): override.value() for override in chosen}
+    for group, value in values.items():
         for name in value if isinstance(value, list) else [value]:
-            if isinstance(name, str) and str(name) not in choices(group):
-                raise ConfigError(f"{group}={name}: {_did_you_mean(name, choices(group))}")
-    chosen = {override.key_or_group.lstrip("/"): override.value() for override in overrides}
-    if isinstance(chosen.get("paper"), str) and "method" in chosen:
+            if isinstance(name, str) and str(name) not in own[group]:
+                raise ConfigError(f"{group}={name}: {_did_you_mean(name, own[group])}")
+    if isinstance(values.get("paper"), str) and "method" in values:
         raise ConfigError(
-            f"paper={chosen['paper']} brings its method, and method={chosen['method']} would leave "
+            f"paper={values['paper']} brings its method, and method={values['method']} would leave "
             "half of the published run: give one of the two"
         )
 
 
-def _accept(override: Override, base: DictConfig) -> str:
-    """`override` as Hydra wants it; refuses what the configuration does not know."""
-    line = override.input_line or ""
-    if _is_group(override) or override.is_delete():
-        return line
-    path = override.key_or_group
-    if override.is_add() or override.is_force_add():
-        path, line = path, line.lstrip("+")
+def _set(cfg: DictConfig, override: Override, known: dict[str, Any]) -> str:
+    """Set what `override` says in `cfg`; returns the line as Hydra wants it.
+
+    Raises:
+        ConfigError: the configuration, whose plain content is `known`, has no such key.
+    """
+    path, line = override.key_or_group, (override.input_line or "").lstrip("+")
     if path.startswith("hydra."):
         return line
-    if _holds(base, path):
-        return line
     parent, _, name = path.rpartition(".")
-    node = OmegaConf.select(base, parent, throw_on_resolution_failure=False) if parent else base
-    if isinstance(node, DictConfig) and "_target_" in node and name in _parameters(node._target_):
-        return f"+{line}"
-    raise ConfigError(f"unknown key {path}: {_did_you_mean(path, sorted(_keys(base)))}")
+    node = _at(known, parent)
+    if not isinstance(node, dict):
+        node = {}
+    if name not in node and name not in _parameters(node.get("_target_")):
+        raise ConfigError(f"unknown key {path}: {_did_you_mean(path, sorted(_keys(known)))}")
+    try:
+        if override.is_delete():
+            with open_dict(cfg):
+                del (OmegaConf.select(cfg, parent) if parent else cfg)[name]
+        else:
+            OmegaConf.update(cfg, path, override.value(), force_add=name not in node)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {_first_line(error)}") from error
+    return line if name in node else f"+{line}"
 
 
-def _holds(cfg: DictConfig, path: str) -> bool:
-    node: Any = cfg
-    for name in path.split("."):
-        if not isinstance(node, DictConfig) or name not in node._content:  # type: ignore[operator]
-            return False
-        node = node._get_node(name)
-    return True
+def _at(known: dict[str, Any], path: str) -> Any:
+    node: Any = known
+    for name in filter(None, path.split(".")):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
 
 
-def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
-    for name in map(str, cfg):
-        path = f"{prefix}{name!s}"
-        yield path
-        node = cfg._get_node(name)
-        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-            yield from _keys(node, f"{path}.")
-            if "_target_" in node:
-                yield from (f"{path}.{parameter}" for parameter in _parameters(node._target_))
+def _keys(known: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in known.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{name}.")
+            parameters = _parameters(value.get("_target_"))
+            yield from (f"{prefix}{name}.{parameter}" for parameter in parameters)
 
 
-def _parameters(target: str) -> list[str]:
-    if not target.startswith(TRUSTED):
+def _parameters(target: str | None) -> list[str]:
+    """The arguments of the constructor `target`; none where there is none."""
+    if target is None or not _trusted(target):
         return []
     module, _, name = target.rpartition(".")
     try:

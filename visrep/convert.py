@@ -23,11 +23,11 @@ from visrep.d2 import verify
 from visrep.d2.installed import version
 from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path, write_bytes
-from visrep.weights import EncoderFile, read_weights
 from visrep.weights.containers.tree import renamed, shapes_in
-from visrep.weights.encoder_file import dump_encoder
+from visrep.weights.encoder_file import EncoderFile, dump_encoder
 from visrep.weights.foreign import INPUTS, Choice, imagenet_preprocess
 from visrep.weights.formats import timm, torchvision, visrep_encoder
+from visrep.weights.reading import read_weights
 from visrep.weights.verification import checking, require_equal, run_in_own_class
 
 TARGETS = ("visrep", "detectron2", "torchvision", "timm")

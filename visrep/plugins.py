@@ -40,6 +40,11 @@ def load(names: Sequence[str]) -> None:
             raise ConfigError(f"plugins={name}: importing it fails: {error!r}") from error
 
 
+def names() -> list[str]:
+    """The modules that were loaded."""
+    return list(_loaded)
+
+
 def trusted(target: str) -> bool:
     """Whether the dotted name `target` lies in a module that was named in `plugins=`."""
     return any(target.startswith(f"{name}.") for name in _loaded)

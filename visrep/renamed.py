@@ -1,11 +1,10 @@
 """What users of earlier versions type, and its successor: one line for each removed name.
 
-`visrep.config` looks a refused key or value up here before it guesses at the nearest.
+A refused key, value or `_target_` is looked up here before the nearest is guessed at.
 """
 
-# command -> key -> what to type now; the command "" stands for all.
+# command -> key -> what to type now.
 KEYS: dict[str, dict[str, str]] = {
-    "": {},
     "convert": {
         "d2_task": "task=NAME",
     },
@@ -22,3 +21,31 @@ VALUES: dict[str, dict[str, str]] = {
         "task=instance": "outputs=masks; task=NAME is the recipe now",
     },
 }
+# Modules of 0.1.0 -> where they are now; the longest that fits counts.
+MODULES: dict[str, str] = {
+    "pretrain": "visrep.pretrain",
+    "transfer": "visrep.transfer",
+    "distill": "visrep.distill",
+    "visrep.weights.canonical": "visrep.weights.encoder_file",
+    "visrep.data.recipes": "visrep.data.views.spec",
+    "visrep.data.scenes": "visrep.data.builtin.scenes",
+    "visrep.data.exemplar": "visrep.data.exemplar.surrogate_classes",
+}
+
+
+def key(command: str, name: str) -> str | None:
+    """The successor of the key `name` of `command`, in words."""
+    return KEYS.get(command, {}).get(name)
+
+
+def value(command: str, setting: str) -> str | None:
+    """The successor of `setting`, "key=value", in words."""
+    return VALUES.get(command, {}).get(setting)
+
+
+def module(dotted: str) -> str | None:
+    """Where the module or name `dotted` of 0.1.0 is now."""
+    for old in sorted(MODULES, key=len, reverse=True):
+        if dotted == old or dotted.startswith(f"{old}."):
+            return MODULES[old] + dotted[len(old) :]
+    return None

@@ -53,9 +53,9 @@ def command_of(job: Job, out: Path) -> list[str]:
     """The arguments of `job` with its place; a folder that is left half-done is begun again."""
     command = job.arguments[0]
     if command == "report":
-        return [*job.arguments, f"out={out / 'report.html'}"]
+        return [*job.arguments, *config.strangers(), f"out={out / 'report.html'}"]
     place = out / job.name / OUTPUT.get(command, "")
-    arguments = [*job.arguments, f"out={place}", "threads=1", "overwrite=true"]
+    arguments = [*job.arguments, *config.strangers(), f"out={place}", "threads=1", "overwrite=true"]
     if command in ("views", "convert"):
         arguments.remove("threads=1")
     if command == "pretrain":

@@ -33,7 +33,7 @@ from visrep.seeds import derive_seed
 from visrep.transfer.detection.batches import check_masks
 from visrep.transfer.detection.masks import to_rle
 from visrep.transfer.detection.prediction import Prediction
-from visrep.weights import EncoderFile
+from visrep.weights.encoder_file import EncoderFile
 
 
 class Detector:

@@ -26,9 +26,8 @@ from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.resnet import ResNet
 from visrep.paths import cache_dir
 from visrep.seeds import derive_seed
-from visrep.weights import read_weights
 from visrep.weights.encoder_file import fingerprint
-from visrep.weights.reading import encoder_of
+from visrep.weights.reading import encoder_of, read_weights
 
 log = logging.getLogger("visrep")
 

@@ -30,8 +30,8 @@ from visrep.files import write_text
 from visrep.nn.knn import nearest, votes
 from visrep.transfer.frozen import features
 from visrep.transfer.frozen.outputs import frozen_output
-from visrep.weights import read_weights
 from visrep.weights.encoder_file import fingerprint
+from visrep.weights.reading import read_weights
 
 
 def main(cfg: DictConfig) -> None:

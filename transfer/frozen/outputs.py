@@ -20,9 +20,9 @@ from visrep.nn.exemplar_nets import ExemplarNet, LayerFeatures
 from visrep.nn.heads import MLP
 from visrep.seeds import derive_seed
 from visrep.transfer.frozen import features
-from visrep.weights import read_weights
 from visrep.weights.encoder_file import fingerprint, into_module
 from visrep.weights.exemplar_file import read_exemplar
+from visrep.weights.reading import read_weights
 
 OUTPUTS = ("pooled", "head", "layers")
 

@@ -12,8 +12,7 @@ from visrep.d2.pkl import describe, native, settings
 from visrep.d2.recipe import DetectionRecipe, flat
 from visrep.errors import ConfigError
 from visrep.nn.resnet import BASIC
-from visrep.weights import EncoderFile
-from visrep.weights.encoder_file import build
+from visrep.weights.encoder_file import EncoderFile, build
 
 
 def held_by_detectron2(backbone: dict[str, Any], recipe: DetectionRecipe) -> bool:

@@ -18,7 +18,7 @@ from visrep.d2.pkl import describe
 from visrep.d2.recipe import DetectionRecipe
 from visrep.errors import ConfigError
 from visrep.paths import config_dir
-from visrep.weights import EncoderFile
+from visrep.weights.encoder_file import EncoderFile
 
 PLAIN = "coco_fpn_boxes_1x"  # of the config that every conversion writes
 

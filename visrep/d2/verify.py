@@ -19,9 +19,9 @@ from visrep.d2.weights import head_in, place_of, places_in
 from visrep.data.preprocess import Preprocess
 from visrep.errors import CheckFailed
 from visrep.seeds import generator
-from visrep.weights import EncoderFile, read_weights
 from visrep.weights.containers.torch_files import float_tensor, read_tree
-from visrep.weights.reading import encoder_of
+from visrep.weights.encoder_file import EncoderFile
+from visrep.weights.reading import encoder_of, read_weights
 
 TOLERANCE = 1e-5
 

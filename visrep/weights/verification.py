@@ -10,8 +10,8 @@ from torch import Tensor
 
 from visrep.errors import CheckFailed, UserError
 from visrep.seeds import generator
-from visrep.weights import EncoderFile
 from visrep.weights.containers.torch_files import float_tensor, read_tree
+from visrep.weights.encoder_file import EncoderFile
 from visrep.weights.reading import encoder_of
 
 TOLERANCE = 1e-5

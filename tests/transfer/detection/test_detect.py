@@ -175,14 +175,15 @@ def test_what_no_engine_learns_is_refused_before_anything_runs(weights, tmp_path
 
 
 def test_what_only_detectron2_knows_is_refused_or_left_out(weights, data, tmp_path):
-    sampling = "+detectron2.DATALOADER.SAMPLER_TRAIN=RepeatFactorTrainingSampler"
-    with pytest.raises(ConfigError, match=r"only Detectron2 knows \(DATALOADER.SAMPLER_TRAIN\)"):
-        run(weights, tmp_path / "a", "engine=torchvision", sampling)
     lvis = recipe_of("lvis05_fpn_1x")
     with pytest.raises(ConfigError, match="task=lvis05_fpn_1x has settings that only Detectron2"):
         detect.refuse(lvis, "torchvision")
     detect.refuse(lvis, "detectron2")
     assert run(weights, tmp_path / "b", "engine=torchvision", "detectron2=null")
+    dilated = [f"weights={weights}", f"out={tmp_path / 'c'}", "task=voc0712_dc5"]
+    with pytest.raises(ConfigError, match="MODEL.RESNETS.RES5_DILATION"):
+        detect.main(compose("detect", [*dilated, "engine=torchvision"])[0])
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_cifar_stem_is_coarsened_only_on_request(data, tmp_path, capsys):

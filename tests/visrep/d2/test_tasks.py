@@ -111,9 +111,7 @@ def test_what_single_tasks_say():
 
 
 def test_a_task_on_other_data_than_detectron2s_has_no_config_of_its():
-    with pytest.raises(
-        ConfigError, match="its yaml does not name data of Detectron2"
-    ):
+    with pytest.raises(ConfigError, match="its yaml does not name data of Detectron2"):
         settings("scenes")
 
 
