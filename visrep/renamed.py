@@ -8,6 +8,9 @@ KEYS: dict[str, dict[str, str]] = {
     "convert": {
         "d2_task": "task=NAME",
     },
+    "demo": {
+        "recipe": "method=",
+    },
     "detect": {
         "protocol": "task=NAME is the recipe now",
     },

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from tests.transfer.detection.shapes import shapes, small_recipe
-from visrep.d2.data import register
+from visrep.d2.data import register, training_loader
+from visrep.d2.pkl import detectron2_name
 from visrep.d2.settings import detection_settings, held_by_detectron2, norm_name
+from visrep.d2.tasks import recipe_of
 from visrep.d2.weights import place
 from visrep.data.preprocess import Preprocess
 from visrep.engine import optim
@@ -74,7 +76,7 @@ def test_nets_that_detectron2_holds_run_in_its_own_resnet():
     assert not held_by_detectron2(selective, fpn) and not held_by_detectron2(encoder().spec, fpn)
 
 
-def test_settings_follow_protocol_and_strides():
+def test_settings_follow_recipe_and_strides():
     model = nested(encoder(), head="fpn", fpn_first=2, anchor_sizes=[6])["MODEL"]
     assert model["BACKBONE"]["NAME"] == "build_visrep_resnet_fpn_backbone"
     assert model["FPN"]["IN_FEATURES"] == ["res3", "res4", "res5"]
@@ -170,6 +172,53 @@ def test_every_tensor_finds_its_place_and_features_agree(run, data, spec, head):
             normed = norm(maps[3])
             got = model.roi_heads.res5(maps[2])
             assert torch.allclose(got, normed, atol=1e-5 * normed.abs().max())
+
+
+OWN = {"depth": 50, "width": 0.0625, "stem": "imagenet"}  # Detectron2's own ResNet holds it
+
+
+@needs
+@pytest.mark.parametrize("spec", [{}, OWN], ids=["visrep's", "own"])
+def test_frozen_norms_and_layers_stay_as_they_are(run, data, spec):
+    net = encoder(**spec)
+    frozen = {"norm": "FrozenBN", "freeze_at": 2, "anchor_sizes": [1]}
+    detector = train(run, data, net, head="c4", iterations=2, **frozen)
+    state = detector.model.backbone.state_dict()
+    compared = 0
+    for name, before in net.state_dict().items():
+        if name.endswith("num_batches_tracked") or name.startswith("layer4"):
+            continue  # layer4 is the head
+        learns = name.startswith(("layer2", "layer3")) and before.dim() == 4
+        after = state[detectron2_name(name, stem=net.spec["stem"])]
+        assert torch.equal(after, before) != learns, name
+        compared += 1
+    assert compared == (215 if spec else 75)
+
+
+@needs
+def test_a_dilated_res5_runs_in_detectron2s_own_backbone(run, data):
+    net = encoder(**OWN)
+    dilated = recipe_of("voc0712_dc5").detectron2
+    detector = train(run, data, net, head="c4", iterations=2, anchor_sizes=[1], detectron2=dilated)
+    assert all(math.isfinite(loss) for loss in losses_of(run))
+    assert detector.model.backbone.res5[0].conv2.dilation == (2, 2)
+    assert detector.config.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    with pytest.raises(ConfigError, match="task=small: only Detectron2's own ResNet"):
+        train(run, data, head="c4", detectron2=dilated)
+
+
+@needs
+def test_rare_classes_are_drawn_more_often_where_the_task_says_so(run, data):
+    from detectron2.data.samplers import RepeatFactorTrainingSampler
+
+    def sampler(**settings):
+        recipe = small_recipe(**settings)
+        cfg = engine_d2.configure(encoder(), PREPROCESS, data, recipe, run=run, workers=0)
+        return training_loader(cfg, data, seed=0).dataset.dataset.sampler
+
+    lvis = sampler(detectron2=recipe_of("lvis05_fpn_1x").detectron2)
+    assert isinstance(lvis, RepeatFactorTrainingSampler)
+    assert not isinstance(sampler(), RepeatFactorTrainingSampler)
 
 
 @needs

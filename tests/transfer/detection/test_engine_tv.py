@@ -322,6 +322,22 @@ def test_every_layer_is_trained_and_norms_have_no_weight_decay():
     assert decays[id(task.detector.roi_heads.box_predictor.cls_score.bias)] == 1e-4
 
 
+def test_frozen_norms_and_layers_stay_as_they_are(data):
+    recipe = {"head": "c4", "norm": "FrozenBN", "freeze_at": 2}
+    _, model = losses(data, steps=2, **recipe)
+    source = {name: value for name, value in encoder().state_dict().items() if "num_" not in name}
+    head = {f"layer4.{n}": v for n, v in model.roi_heads.box_head.layer4.state_dict().items()}
+    state = {**model.backbone.encoder.state_dict(), **head}
+    assert state.keys() == source.keys()
+    for name, before in source.items():
+        learns = name.startswith(("layer2", "layer3", "layer4")) and before.dim() == 4
+        assert torch.equal(state[name], before) != learns, name
+    norm = model.roi_heads.box_head.norm
+    assert not list(norm.parameters()) and (norm.weight == 1).all() and not norm.bias.any()
+    pyramid = detector(head="fpn", norm="FrozenBN").backbone.fpn
+    assert not any("running_mean" in name for name in pyramid.state_dict())
+
+
 def test_the_encoder_given_is_left_alone():
     source = encoder()
     before = {name: value.clone() for name, value in source.state_dict().items()}

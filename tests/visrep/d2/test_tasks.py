@@ -8,8 +8,10 @@ import yaml
 from tests.oracles.detectron2_files import config, converted
 from tests.oracles.encoders import encoder_file, in_memory
 from visrep import config as configs
+from visrep.cli import main
 from visrep.d2 import pkl as d2
 from visrep.d2 import tasks
+from visrep.d2.lint.training import classes_of, lengths_on
 from visrep.d2.verify import quiet, verify
 from visrep.d2.weights import place_of
 from visrep.errors import ConfigError
@@ -113,6 +115,46 @@ def test_what_single_tasks_say():
 def test_a_task_on_other_data_than_detectron2s_has_no_config_of_its():
     with pytest.raises(ConfigError, match="its yaml does not name data of Detectron2"):
         settings("scenes")
+
+
+def test_a_strangers_task_is_one_yaml(tmp_path, monkeypatch, capsys):
+    """`visrep detect` runs it, `visrep convert` writes it, and the linter knows its numbers."""
+    monkeypatch.setattr(configs, "_own_folder", None)  # what it was before is put back
+    (tmp_path / "own/task").mkdir(parents=True)
+    (tmp_path / "own/task/mine.yaml").write_text(MINE)
+    strangers = f"config_dir={tmp_path}/own"
+    cfg, _ = configs.compose("detect", [strangers, "task=mine", "weights=x", "out=y", "warmup=7"])
+    assert (cfg.task, cfg.detection.name, cfg.head) == ("mine", "voc", "c4")
+    assert (cfg.iterations, cfg.lr, cfg.warmup) == (600, 0.02, 7)
+    assert cfg.published[0].value == 61.5
+    file = encoder_file(tmp_path / "e.safetensors", depth=50, width=0.0625, stem="imagenet")
+    asked = ["convert", strangers, "to=detectron2", "task=mine", f"out={tmp_path}/x.pkl"]
+    with pytest.raises(SystemExit) as end:
+        main([*asked, f"weights={tmp_path}/e.safetensors"])
+    assert not end.value.code, capsys.readouterr().err
+    text = (tmp_path / "x.mine.yaml").read_text()
+    assert text.startswith("# Three kinds of screws:") and file.sha256 in text
+    written = yaml.safe_load(text)
+    assert written["SOLVER"]["MAX_ITER"] == 600 and written["SOLVER"]["STEPS"] == [450, 550]
+    assert written["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == classes_of("screws_2026_val") == 3
+    assert written["DATASETS"] == {"TRAIN": ["screws_2026_train"], "TEST": ["screws_2026_val"]}
+    assert lengths_on(["screws_2026_train"]) == (16, [600])
+
+
+MINE = """\
+# @package _global_
+defaults:
+  - voc0712_c4
+  - override /detection: voc
+task: mine
+about: Three kinds of screws
+iterations: 600
+detectron2:
+  DATASETS: {TRAIN: [screws_2026_train], TEST: [screws_2026_val]}
+  MODEL: {ROI_HEADS: {NUM_CLASSES: 3}}
+published:
+  - {metric: AP50, value: 61.5, weights: ours of last year, source: our wiki, runs: 3}
+"""
 
 
 def test_the_text_of_a_net_that_detectron2_holds(tmp_path):
