@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from visrep import dist
-from visrep.d2.recipe import DetectionRecipe
-from visrep.data.detection import Box, DetectionDataset, ImageRecord
-from visrep.errors import ConfigError, UserError
+from visrep.d2.recipe import DetectionRecipe, check_batch
+from visrep.data.detection import Box, DetectionDataset, ImageRecord, trainable
 from visrep.seeds import derive_seed, epoch_order, generator
 
 
@@ -42,22 +41,13 @@ class TrainingBatches:
     def __init__(
         self, dataset: DetectionDataset, *, recipe: DetectionRecipe, seed: int, workers: int = 0
     ) -> None:
-        self.records = [r for r in dataset.records if any(not box.crowd for box in r.boxes)]
-        if not self.records:
-            raise UserError(f"{dataset.name}: no image has a box, so there is nothing to train on")
-        if recipe.masks:
-            check_masks(dataset)
-        processes = dist.world_size()
-        if recipe.batch_size % processes:
-            raise ConfigError(
-                f"batch_size={recipe.batch_size} does not divide over {processes} processes: "
-                f"choose a multiple of {processes}"
-            )
+        self.records = trainable(dataset, masks=recipe.masks)
         self.recipe = recipe
         self.seed = seed
         self.workers = workers
         self._orders: dict[int, list[int]] = {}
-        share = recipe.batch_size // processes
+        check_batch(recipe.batch_size)
+        share = recipe.batch_size // dist.world_size()
         self.slice = slice(dist.rank() * share, (dist.rank() + 1) * share)
 
     def members(self) -> Iterator[list[int]]:
@@ -195,16 +185,6 @@ def mirror(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, 
     if "masks" in target:
         mirrored["masks"] = target["masks"].flip(-1)
     return image.flip(-1), mirrored
-
-
-def check_masks(dataset: DetectionDataset) -> None:
-    """Raise UserError where a box has no mask though masks are to be learned."""
-    for record in dataset.records:
-        if any(box.mask is None and not box.crowd for box in record.boxes):
-            raise UserError(
-                f"{record.file}: a box without a mask; use outputs=boxes, or data with a mask "
-                "for every box"
-            )
 
 
 def _resized_mask(box: Box, height: int, width: int) -> Tensor:

@@ -21,7 +21,7 @@ from visrep.d2.log import diverged, logged_to
 from visrep.d2.recipe import DetectionRecipe
 from visrep.d2.settings import detection_settings, merge, norm_name
 from visrep.d2.weights import place
-from visrep.data.detection import DetectionDataset
+from visrep.data.detection import DetectionDataset, trainable
 from visrep.data.preprocess import Preprocess
 from visrep.engine import snapshot
 from visrep.engine.precise_bn import reestimate
@@ -30,7 +30,6 @@ from visrep.engine.writers import Meter
 from visrep.errors import ConfigError
 from visrep.nn.resnet import ResNet
 from visrep.seeds import derive_seed
-from visrep.transfer.detection.batches import check_masks
 from visrep.transfer.detection.masks import to_rle
 from visrep.transfer.detection.prediction import Prediction
 from visrep.weights.encoder_file import EncoderFile
@@ -96,8 +95,7 @@ def train(
     from detectron2.solver import build_lr_scheduler
     from detectron2.utils.env import seed_all_rng
 
-    if recipe.masks:
-        check_masks(dataset)
+    trainable(dataset, masks=recipe.masks)
     cfg = configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
     found = snapshot.latest(run.out / "snapshots")
     start, state = found or (0, {})
@@ -106,7 +104,7 @@ def train(
         model = build_model(cfg)
         place(model, encoder)
         optimizer = _optimizer(cfg, model)
-        loader = training_loader(cfg, dataset, seed=derive_seed(run.seed, "order", start) % 2**31)
+        loader = training_loader(cfg, seed=derive_seed(run.seed, "order", start) % 2**31)
         trainer = _trainer(precision, run, _distributed(model), loader, optimizer)
         schedule = build_lr_scheduler(cfg, optimizer)
         if found:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fvcore.common.param_scheduler import ParamScheduler
 
+from visrep import dist
 from visrep.engine import optim
 from visrep.errors import ConfigError
 
@@ -202,6 +203,15 @@ class DetectionRecipe:
         """Factor on the learning rate at a share of the iterations: warm-up, then steps of 1/10."""
         return optim.multistep(
             self.iterations, self.milestones, warmup=self.warmup, start=self.warmup_factor
+        )
+
+
+def check_batch(size: int) -> None:
+    """Raise ConfigError unless a batch of `size` images divides over the processes."""
+    if size % dist.world_size():
+        raise ConfigError(
+            f"batch_size={size} does not divide over {dist.world_size()} processes: choose a "
+            "multiple"
         )
 
 

@@ -214,7 +214,7 @@ def test_rare_classes_are_drawn_more_often_where_the_task_says_so(run, data):
     def sampler(**settings):
         recipe = small_recipe(**settings)
         cfg = engine_d2.configure(encoder(), PREPROCESS, data, recipe, run=run, workers=0)
-        return training_loader(cfg, data, seed=0).dataset.dataset.sampler
+        return training_loader(cfg, seed=0).dataset.dataset.sampler
 
     lvis = sampler(detectron2=recipe_of("lvis05_fpn_1x").detectron2)
     assert isinstance(lvis, RepeatFactorTrainingSampler)

@@ -11,7 +11,7 @@ from visrep import config as configs
 from visrep.cli import main
 from visrep.d2 import pkl as d2
 from visrep.d2 import tasks
-from visrep.d2.lint.training import classes_of, lengths_on
+from visrep.d2.lint.known import classes_of, lengths_on
 from visrep.d2.verify import quiet, verify
 from visrep.d2.weights import place_of
 from visrep.errors import ConfigError

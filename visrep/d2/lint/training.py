@@ -1,25 +1,13 @@
 """Checks of a Detectron2 config: data sets, learning rate, schedule, statistics after training."""
 
-import functools
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from visrep.config import choices
 from visrep.d2.lint.config import Config
 from visrep.d2.lint.finding import FATAL, NOTE, WARNING, Finding, lines
+from visrep.d2.lint.known import classes_of, family, lengths_on, tasks
 from visrep.d2.lint.net import is_resnet
-from visrep.d2.recipe import DATA, DetectionRecipe, flat
-from visrep.d2.tasks import recipe_of
 
-# Of no task here: numbers of classes; published lengths at the batch of the tasks on such data.
-CLASSES = {"lvis_v1": 1203}
-LENGTHS = {
-    "coco": [270_000],  # Detectron2's 3x
-    "voc0712": [18_000],  # Detectron2's own
-    "voc07": [12_500],  # VISSL's
-    "lvis": [180_000],  # 2x
-}
 # Data set -> the images it is made of; two with a common part share images.
 _COCO = {
     "2014_train": "train14",
@@ -39,37 +27,6 @@ for _year in (2007, 2012):
         PARTS[f"voc_{_year}_{_split}"] = f"{_year}{_split}"
     PARTS[f"voc_{_year}_trainval"] = f"{_year}train {_year}val"
 RATE = 0.02 / 16  # per image of the batch, of Detectron2's R-CNNs; half of it for RetinaNet
-_SET = re.compile(r"(.+?)_(\d{4}_)?(train|val|test|mini)")  # its name up to the year or split
-
-
-@functools.cache
-def _tasks(names: tuple[str, ...]) -> list[DetectionRecipe]:
-    return [recipe for recipe in map(recipe_of, names) if not recipe.unsaid]
-
-
-def tasks() -> list[DetectionRecipe]:
-    """The tasks on data that Detectron2 knows by name."""
-    return _tasks(tuple(choices("task")))
-
-
-def classes_of(name: str) -> int | None:
-    """The number of classes of a data set of Detectron2's; None if no task has such data."""
-    known = dict(CLASSES)
-    for task in tasks():
-        train, test, count = (flat(task.detectron2)[key] for key in DATA)
-        known |= {_data(each): count for each in [*train, *test]}
-    return known.get(_data(name))
-
-
-def lengths_on(train: Sequence[str]) -> tuple[int, list[int]] | None:
-    """The batch, and the published numbers of iterations at it, for data of training."""
-    family = _families(train)
-    alike = [t for t in tasks() if _families(flat(t.detectron2)[DATA[0]]) == family]
-    if not alike:
-        return None
-    batch = alike[0].batch_size
-    ours = {round(task.iterations * task.batch_size / batch) for task in alike}
-    return batch, sorted(ours | set(LENGTHS.get(family, [])))
 
 
 def check_data(config: Config) -> Iterator[Finding]:
@@ -100,7 +57,7 @@ def check_data(config: Config) -> Iterator[Finding]:
                 "published rows are on voc_2007_test and compare with nothing else",
                 lines({"DATASETS.TEST": ["voc_2007_test"]}),
             )
-    families = [{_family(name) for name in names} for names in (train, test)]
+    families = [{family(name) for name in names} for names in (train, test)]
     if train and test and not families[0] & families[1]:
         yield Finding(
             WARNING,
@@ -289,21 +246,3 @@ def check_statistics(config: Config) -> Iterator[Finding]:
             f"{config.shown(key)}, and {config.shown('MODEL.RESNETS.NORM')}",
             "there is no batch norm whose statistics could be re-estimated",
         )
-
-
-def _family(name: str) -> str:
-    return next((f for f in ("cityscapes", "coco", "lvis", "voc") if f in name), name)
-
-
-def _families(train: Sequence[str]) -> str:
-    """Their kind of data in one word; VOC with 2012 is another than 2007 alone."""
-    family = "+".join(sorted({_family(name) for name in train}))
-    if family == "voc":
-        family = "voc07" if all("2007" in name for name in train) else "voc0712"
-    return family
-
-
-def _data(name: str) -> str:
-    """A data set's name without year and split: voc, keypoints_coco, lvis_v0.5."""
-    found = _SET.match(name)
-    return found[1] if found else name

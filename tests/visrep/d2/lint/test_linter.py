@@ -15,9 +15,9 @@ from tests.oracles.encoders import PREPROCESS, encoder_file, in_memory, net
 from visrep import config as configs
 from visrep.d2 import pkl as d2
 from visrep.d2.lint.config import DEFAULTS, read_config
+from visrep.d2.lint.known import classes_of, lengths_on
 from visrep.d2.lint.linter import lint
 from visrep.d2.lint.linter import text as text_of
-from visrep.d2.lint.training import classes_of, lengths_on
 from visrep.d2.lint.weights import read_file
 from visrep.errors import UserError
 
