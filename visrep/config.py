@@ -110,6 +110,8 @@ def compose(command: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, li
                 names = ", ".join(choices(group))
                 raise ConfigError(f"give a value: {group}=..., one of {names}") from error
             raise ConfigError(_first_line(error)) from error
+    for override in chosen:
+        check_name(override.key_or_group.lstrip("/"), override.value(), cfg)
     known: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
     accepted = [
         line if _is_choice(override, own) else _set(cfg, override, known)
@@ -280,6 +282,15 @@ def named(group: str, name: str) -> DictConfig:
     loaded = OmegaConf.load(next(path for path in _files(group, name) if path.is_file()))
     assert isinstance(loaded, DictConfig)
     return loaded
+
+
+def check_name(group: str, name: object, content: DictConfig) -> None:
+    """Raise ConfigError where `group/name` calls itself otherwise, as a copied file does."""
+    said = content.get(group)
+    if isinstance(said, str) and isinstance(name, str) and said != name:
+        raise ConfigError(
+            f"{group}={name} calls itself {said}: write {group}: {name} into {group}/{name}.yaml"
+        )
 
 
 def _is_choice(override: Override, own: Mapping[str, Any]) -> bool:

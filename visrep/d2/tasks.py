@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from visrep.config import choices, named
+from visrep.config import check_name, choices, named
 from visrep.d2 import settings
 from visrep.d2.heads import EXTRA_NORM
 from visrep.d2.pkl import describe
@@ -45,6 +45,7 @@ def stated(name: str) -> DictConfig:
     bases = [line for line in own.pop("defaults", []) if isinstance(line, str) and line != "_self_"]
     merged = OmegaConf.merge(*(stated(base) for base in bases), own)
     assert isinstance(merged, DictConfig)
+    check_name("task", name, merged)
     return merged
 
 

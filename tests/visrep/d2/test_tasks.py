@@ -139,6 +139,11 @@ def test_a_strangers_task_is_one_yaml(tmp_path, monkeypatch, capsys):
     assert written["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == classes_of("screws_2026_val") == 3
     assert written["DATASETS"] == {"TRAIN": ["screws_2026_train"], "TEST": ["screws_2026_val"]}
     assert lengths_on(["screws_2026_train"]) == (16, [600])
+    (tmp_path / "own/task/mine.yaml").write_text(MINE.replace("task: mine\n", ""))
+    with pytest.raises(ConfigError, match="task=mine calls itself voc0712_c4: write task: mine"):
+        configs.compose("detect", ["task=mine", "weights=x", "out=y"])
+    with pytest.raises(ConfigError, match="task=mine calls itself voc0712_c4"):
+        tasks.problem("mine", file.backbone)
 
 
 MINE = """\
