@@ -9,7 +9,7 @@ KEYS: dict[str, dict[str, str]] = {
         "d2_task": "task=NAME",
     },
     "demo": {
-        "recipe": "method=",
+        "recipe": "pretraining=",
     },
     "detect": {
         "protocol": "task=NAME is the recipe now",

@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> None:
 
 def chain(out: Path, cfg: DictConfig) -> list[Job]:
     """The jobs of the demo, in an order that respects their needs."""
-    pretraining = ("pretrain", "data=scenes", f"method={cfg.method}", f"backbone={cfg.net}")
+    pretraining = ("pretrain", "data=scenes", f"method={cfg.pretraining}", f"backbone={cfg.net}")
     epochs = () if cfg.epochs is None else (f"epochs={cfg.epochs}",)
     jobs = [
         Job("pretrain", (*pretraining, *epochs), (), 200),
