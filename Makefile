@@ -1,11 +1,11 @@
-# `make demo`, `make test`, `make test-all`; everything lives in .venv, which is made when absent.
+# `make demo`, `make test`, `make test-all`, `make docs`; everything lives in .venv, which is made when absent.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint install
+.PHONY: demo test test-all lint docs install
 
 demo: $(STAMP)
 	$(BIN)/visrep demo
@@ -20,6 +20,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site in site/; a test builds it too.
+docs: $(STAMP)
+	PYTHONPATH=. $(BIN)/mkdocs build --strict
 
 install: $(STAMP)
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visrep.engine.task import SupervisedTask
+from visrep.engine.task import Task
 from visrep.errors import ConfigError
 from visrep.nn.classifier import Classifier
 
@@ -87,7 +87,7 @@ def distillation_loss(
     return {"loss": (1 - alpha) * hard + alpha * soft, "kl": kl, "ce": hard.detach()}
 
 
-class Distillation(SupervisedTask):
+class Distillation(Task):
     """A student learns a frozen teacher's answers on the same augmented images.
 
     The teacher runs in inference mode. It is an input, not state: no submodule, so that snapshots,

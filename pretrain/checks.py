@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -14,15 +13,14 @@ from visrep.engine.optim import scaled_lr
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.resnet import STEM_STRIDES, ResNet
-from visrep.pretrain.method import Plan
-from visrep.pretrain.methods.simclr import SimCLR
+from visrep.pretrain.method import Method, Plan
 
 FAR = 4  # times above or below the recipe's learning rate
 WIDE = 16  # positions on a side of the last feature map beyond which a stem was made for less
 
 
 def check(
-    task: Any, cfg: DictConfig, plan: Plan, *, views: Sequence[View], steps_per_epoch: float
+    task: Method, cfg: DictConfig, plan: Plan, *, views: Sequence[View], steps_per_epoch: float
 ) -> list[str]:
     """Warnings about the run of `task` under `cfg`, a line each.
 
@@ -33,7 +31,10 @@ def check(
         raise ConfigError(
             f"batch_size={plan.batch_size} does not divide into accumulate={cfg.accumulate} parts"
         )
-    lines: list[str] = task.check(plan)
+    lines = task.check(plan)
+    if not isinstance(lines, list):
+        name = f"{type(task).__module__}.{type(task).__qualname__}.check"
+        raise ConfigError(f"method: {name} must return a list of warnings, not {lines!r}")
     require_statistics(task, batch_size=plan.batch_size // cfg.accumulate)
     return [
         *lines,
@@ -78,7 +79,7 @@ def feature_maps(encoder: nn.Module, views: Sequence[View]) -> list[str]:
     return lines
 
 
-def learning_rate(task: nn.Module, cfg: DictConfig) -> list[str]:
+def learning_rate(task: Method, cfg: DictConfig) -> list[str]:
     """A peak learning rate far from what the method's own yaml gives at this batch."""
     if cfg.name not in choices("method"):
         return []
@@ -89,8 +90,7 @@ def learning_rate(task: nn.Module, cfg: DictConfig) -> list[str]:
     usual = scaled_lr(recipe.optim.lr, cfg.batch_size, recipe.optim.lr_rule)
     if peak <= 0:
         raise ConfigError(f"optim.lr={optim.lr}: give a learning rate above 0")
-    # Table B.1 of SimCLR: the two rules agree at 4096, and by 1024 the root is the better one.
-    rooted = isinstance(task, SimCLR) and recipe.optim.name == "lars"
+    rooted = task.root_rule_below > 0 and recipe.optim.name == "lars"
     base = recipe.optim.lr * recipe.batch_size / 256 / math.sqrt(recipe.batch_size)
     root = scaled_lr(base, cfg.batch_size, "sqrt")
     sensible = [usual, root] if rooted else [usual]
@@ -101,10 +101,11 @@ def learning_rate(task: nn.Module, cfg: DictConfig) -> list[str]:
             f"{'more' if peak > usual else 'less'} than {cfg.name} has: {usual:.3g}, with "
             f"optim.lr={recipe.optim.lr:g} (optim.lr_rule={recipe.optim.lr_rule})"
         ]
-    if rooted and optim.lr_rule == "linear" and cfg.batch_size < 1024 and peak < root:
+    small = optim.lr_rule == "linear" and cfg.batch_size < task.root_rule_below
+    if rooted and small and peak < root:
         return [
-            f"at batch {cfg.batch_size} the linear rule gives SimCLR too small a rate ({peak:.3g}; "
-            f"its table B.1): use optim.lr={base:.3g} optim.lr_rule=sqrt, which is {root:.3g}"
+            f"at batch {cfg.batch_size} the linear rule gives {task.title} too small a rate, "
+            f"{peak:.3g}: use optim.lr={base:.3g} optim.lr_rule=sqrt, which is {root:.3g}"
         ]
     return []
 

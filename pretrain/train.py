@@ -1,5 +1,6 @@
 """`visrep pretrain`: from a yaml to objects to the training loop to an encoder file."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,60 +13,48 @@ from visrep.data.datasets import ImageDataset
 from visrep.data.loader import Loader
 from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views
-from visrep.engine import optim
+from visrep.engine.assembly import assemble
 from visrep.engine.extraction import extract
 from visrep.engine.health import Health
 from visrep.engine.hooks import Evaluate
 from visrep.engine.run import Run, open_run
-from visrep.engine.trainer import Trainer
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.exemplar_nets import ExemplarNet
 from visrep.nn.knn import knn_predict
 from visrep.pretrain.checks import check
-from visrep.pretrain.method import Plan
+from visrep.pretrain.method import Method, Plan, require_contract
 from visrep.seeds import derive_seed
 from visrep.weights.encoder_file import save_encoder
 from visrep.weights.exemplar_file import save_exemplar
 
+# What a null leaves to the length of an epoch.
+COMPUTED = ("steps", "snapshot_every")
+
 
 def main(cfg: DictConfig) -> None:
     """Pretrain as `cfg` says; leaves `encoder.safetensors` in the run folder."""
-    run = open_run(cfg)
-    torch.manual_seed(derive_seed(run.seed, "weights"))
-    encoder = instantiate(cfg.backbone)
-    train: ImageDataset = instantiate(cfg.data.train)
-    # A method with a memory of every image (NPID) is told how many there are.
-    counts = {"images": len(train)} if cfg.method.get("images", 0) is None else {}
-    task = instantiate(cfg.method, encoder=encoder, **counts)
-    _set_batchnorm(task, cfg, run)
-
-    views: Views = instantiate(cfg.views)
-    # Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds.
-    make_loader = getattr(views, "loader", Loader)
-    loader = make_loader(
-        train,
-        views=views,
+    run = open_run(cfg, computed=COMPUTED)
+    parts = build(
+        cfg,
+        run,
         batch_size=cfg.batch_size // cfg.accumulate,
-        seed=run.seed,
         workers=cfg.workers,
-        device=run.device,
         max_broken=cfg.max_broken,
     )
+    task, train, views, loader = parts.task, parts.data, parts.views, parts.loader
     steps_per_epoch = max(1, loader.steps_per_epoch // cfg.accumulate)
-    total = round(cfg.epochs * steps_per_epoch) if cfg.steps is None else cfg.steps
+    if cfg.steps is None:
+        cfg.steps = round(cfg.epochs * steps_per_epoch)
+    if cfg.snapshot_every is None:
+        cfg.snapshot_every = steps_per_epoch
+    run.settle(cfg)
+    total = cfg.steps
     preprocess = _preprocess(train, views)
     if total == 0:
         run.log.info("steps=0: the encoder file of the untrained net, a baseline")
-        _export(run, cfg, task, encoder, preprocess, train)
+        _export(run, cfg, task, preprocess, train)
         return
-    optimizer, schedule = optim.build(
-        task,
-        **run.config["optim"],
-        batch_size=cfg.batch_size,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total,
-    )
     plan = Plan(
         batch_size=cfg.batch_size,
         views=len(views.views),
@@ -74,31 +63,24 @@ def main(cfg: DictConfig) -> None:
     )
     for line in check(task, cfg, plan, views=views.views, steps_per_epoch=steps_per_epoch):
         run.log.warning("warning: %s", line)
-    _announce(run, cfg, train, total, optimizer)
-
     hooks = []
-    monitor = _knn_monitor(cfg, run, encoder, train, preprocess)
+    monitor = _knn_monitor(cfg, run, task.encoder, train, preprocess)
     if monitor is not None:
         hooks.append(Evaluate(monitor, every=max(1, total // cfg.knn.times)))
-    trainer = Trainer(
-        task=task,
-        optimizer=optimizer,
-        schedule=schedule,
+    trainer = assemble(
+        task,
+        run=run,
         batches=loader,
         total_steps=total,
-        out=run.out,
-        device=run.device,
-        precision=cfg.precision,
+        steps_per_epoch=steps_per_epoch,
+        label=f"pretrain {cfg.name}",
         health=_health(task, cfg, steps_per_epoch),
-        accumulate=cfg.accumulate,
-        snapshot_every=cfg.snapshot_every or steps_per_epoch,
-        log_every=cfg.log_every,
         hooks=hooks,
-        writers=run.writers(total=total, label=f"pretrain {cfg.name}"),
     )
+    _announce(run, cfg, train, total, trainer.optimizer)
     metrics = trainer.fit()
     if dist.is_main():
-        sha256 = _export(run, cfg, task, encoder, preprocess, train)
+        sha256 = _export(run, cfg, task, preprocess, train)
         for metric in ("loss", "images_per_s"):
             run.record(
                 task="pretrain",
@@ -107,12 +89,53 @@ def main(cfg: DictConfig) -> None:
                 value=metrics[metric],
                 weights=sha256,
                 method=cfg.name,
+                title=task.title,
             )
 
 
-def _set_batchnorm(task: nn.Module, cfg: DictConfig, run: Run) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a run trains, and on what."""
+
+    task: Method
+    data: ImageDataset
+    views: Views
+    loader: Loader
+
+
+def build(cfg: DictConfig, run: Run, **loading: Any) -> Parts:
+    """The method that `cfg` names, on the batches of its views; `loading` is the loader's.
+
+    Raises:
+        ConfigError: the method breaks its contract, or the batch does not fit its batch norm.
+    """
+    data: ImageDataset = instantiate(cfg.data.train)
+    torch.manual_seed(derive_seed(run.seed, "weights"))
+    task = make_method(cfg, images=len(data))
+    _set_batchnorm(task, cfg, run)
+    views: Views = instantiate(cfg.views)
+    # Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds.
+    make_loader = getattr(views, "loader", Loader)
+    loader = make_loader(data, views=views, seed=run.seed, device=run.device, **loading)
+    return Parts(task=task, data=data, views=views, loader=loader)
+
+
+def make_method(cfg: DictConfig, *, images: int) -> Method:
+    """The method of `cfg` around its backbone, for a training set of `images`.
+
+    Raises:
+        ConfigError: it breaks the contract of methods.
+    """
+    # A method with a memory of every image (NPID) is told how many there are.
+    counts = {"images": images} if cfg.method.get("images", 0) is None else {}
+    task = instantiate(cfg.method, encoder=instantiate(cfg.backbone), **counts)
+    require_contract(task, batch_size=cfg.batch_size)
+    return task
+
+
+def _set_batchnorm(task: Method, cfg: DictConfig, run: Run) -> None:
     """Batch statistics as the method's paper has them, or as `batchnorm=` says."""
-    wanted = str(task.batchnorm) if cfg.batchnorm == "auto" else cfg.batchnorm
+    wanted = task.batchnorm if cfg.batchnorm == "auto" else cfg.batchnorm
     if wanted == "shuffle":
         if dist.world_size() > 1:
             wanted = "local"
@@ -133,7 +156,7 @@ def _set_batchnorm(task: nn.Module, cfg: DictConfig, run: Run) -> None:
     set_batchnorm(task, mode=wanted, groups=cfg.bn_splits if wanted == "split" else 1)
 
 
-def _health(task: Any, cfg: DictConfig, steps_per_epoch: int) -> Health | None:
+def _health(task: Method, cfg: DictConfig, steps_per_epoch: int) -> Health | None:
     if cfg.health not in ("stop", "warn", "off"):
         raise ConfigError(f"health={cfg.health}: choose stop, warn or off")
     if cfg.health == "off":
@@ -216,24 +239,14 @@ def _knn_monitor(
 
 
 def _export(
-    run: Run,
-    cfg: DictConfig,
-    task: nn.Module,
-    encoder: Any,
-    preprocess: Preprocess,
-    train: ImageDataset,
+    run: Run, cfg: DictConfig, task: Method, preprocess: Preprocess, train: ImageDataset
 ) -> str:
     path = run.out / "encoder.safetensors"
     source = {"method": cfg.name, "command": run.command, "data": train.name, "seed": run.seed}
-    if isinstance(encoder, ExemplarNet):
-        sha256 = save_exemplar(path, net=encoder, preprocess=preprocess, source=source)
+    about: Any = {"preprocess": preprocess, "source": source}
+    if isinstance(task.encoder, ExemplarNet):
+        sha256 = save_exemplar(path, net=task.encoder, **about)
     else:
-        sha256 = save_encoder(
-            path,
-            encoder=encoder,
-            preprocess=preprocess,
-            head=getattr(task, "head", None),
-            source=source,
-        )
+        sha256 = save_encoder(path, encoder=task.encoder, head=task.head, **about)
     run.log.info("wrote %s (sha256 %s)", path, sha256[:12])
     return sha256

@@ -14,17 +14,13 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from visrep.config import instantiate
-from visrep.data.loader import Loader
 from visrep.engine import optim
-from visrep.engine.hooks import Hook
+from visrep.engine.hooks import Hook, Training
 from visrep.engine.precision import autocast_dtype
 from visrep.engine.run import Run, open_run
 from visrep.engine.trainer import Trainer
 from visrep.errors import ConfigError
-from visrep.nn.batchnorm import set_batchnorm
-
-# Whose statistics a method's batch norm uses, on one process.
-BATCHNORM = {"shuffle": "split"}
+from visrep.pretrain.train import build
 
 
 def main(cfg: DictConfig) -> None:
@@ -41,27 +37,15 @@ def main(cfg: DictConfig) -> None:
 def benchmark_step(cfg: DictConfig, run: Run) -> None:
     """Ideal step / whole step of a method: the share of a step that is not overhead.
 
-    Whole: order, views, networks, loss, backward, update, metrics. Ideal: the `cfg.passes` encoder
-    passes per image that the method cannot do without, each a third of a bare step: forward,
-    backward and update of the encoder alone on the step's ready views, those of the first one's
-    size, in the same precision and memory format.
+    Whole: order, views, networks, loss, backward, update, metrics. Ideal: the encoder passes per
+    image that the method cannot do without, each a third of a bare step: forward, backward and
+    update of the encoder alone on the step's ready views, those of the first one's size, in the
+    same precision and memory format.
     """
-    torch.manual_seed(run.seed)
-    encoder = instantiate(cfg.backbone)
     bare = _BareStep(instantiate(cfg.backbone), cfg, run.device)
-    data = instantiate(cfg.data.train)
-    counts = {"images": len(data)} if cfg.method.get("images", 0) is None else {}
-    task = instantiate(cfg.method, encoder=encoder, **counts)
-    mode = BATCHNORM.get(task.batchnorm, task.batchnorm)
-    set_batchnorm(task, mode=mode, groups=int(cfg.bn_splits) if mode == "split" else 1)
-    views = instantiate(cfg.views)
-    loader = getattr(views, "loader", Loader)(
-        data,
-        views=views,
-        batch_size=cfg.batch_size,
-        seed=run.seed,
-        device=run.device,
-    )
+    parts = build(cfg, run, batch_size=cfg.batch_size)
+    task, loader, views = parts.task, parts.loader, parts.views.views
+    passes = task.passes([(view.size / views[0].size) ** 2 for view in views])
     total = cfg.warmup + cfg.steps
     optimizer, schedule = optim.build(
         task,
@@ -83,7 +67,7 @@ def benchmark_step(cfg: DictConfig, run: Run) -> None:
     ).fit()
     whole, alone = (statistics.median(t[cfg.warmup :]) for t in (pairs.whole, pairs.bare))
     assert bare.images is not None
-    ideal = alone * cfg.passes / 3 * cfg.batch_size / len(bare.images)
+    ideal = alone * passes / 3 * cfg.batch_size / len(bare.images)
     dtype = autocast_dtype(cfg.precision, run.device) or torch.float32
     run.log.info(
         "%s at %d px, batch %d, %s: bare encoder step of %d views %.1f ms, %g passes per image "
@@ -94,7 +78,7 @@ def benchmark_step(cfg: DictConfig, run: Run) -> None:
         str(dtype).removeprefix("torch."),
         len(bare.images),
         1e3 * alone,
-        cfg.passes,
+        passes,
         1e3 * ideal,
         1e3 * whole,
         ideal / whole,
@@ -102,13 +86,13 @@ def benchmark_step(cfg: DictConfig, run: Run) -> None:
     )
     run.record(
         task="benchmark",
-        dataset=data.name,
+        dataset=parts.data.name,
         metric="ideal_step_over_whole_step",
         value=ideal / whole,
         weights="",
         init="random",
         method=cfg.name,
-        passes=float(cfg.passes),
+        passes=passes,
         bare_ms=1e3 * alone,
         bare_views=len(bare.images),
         ideal_ms=1e3 * ideal,
@@ -155,12 +139,12 @@ class _Alternate(Hook):
         self.whole: list[float] = []
         self.bare: list[float] = []
 
-    def before_training(self, trainer: Trainer) -> None:
+    def before_training(self, trainer: Training) -> None:
         views = next(trainer.batches.iterate(0))["views"]
         self.bare_step.images = torch.cat([v for v in views if v.shape == views[0].shape])
         self._last = self._now()
 
-    def after_step(self, trainer: Trainer) -> None:
+    def after_step(self, trainer: Training) -> None:
         now = self._now()
         self.whole.append(now - self._last)
         self.bare_step()

@@ -5,14 +5,18 @@ A refused key, value or `_target_` is looked up here before the nearest is guess
 
 # command -> key -> what to type now.
 KEYS: dict[str, dict[str, str]] = {
-    "convert": {
-        "d2_task": "task=NAME",
-    },
-    "demo": {
-        "recipe": "pretraining=",
-    },
+    "convert": {"d2_task": "task=NAME"},
+    "demo": {"recipe": "pretraining="},
+    "finetune": {"finetune_recipe": "finetune_for=NAME is its name now"},
+    "distill": {"distill_recipe": "distill_for=NAME is its name now"},
     "detect": {
         "protocol": "task=NAME is the recipe now",
+    },
+    "benchmark": {
+        "passes": "it is what the method's class says now",
+    },
+    "rehearse": {
+        "recipes": "shares.METHOD=NUMBER now; passes are what the method's class says",
     },
 }
 # command -> "key=value" -> what to type now.
@@ -37,8 +41,9 @@ MODULES: dict[str, str] = {
 
 
 def key(command: str, name: str) -> str | None:
-    """The successor of the key `name` of `command`, in words."""
-    return KEYS.get(command, {}).get(name)
+    """The successor of the key `name` of `command`, or of the key that it lies in, in words."""
+    known = KEYS.get(command, {})
+    return known.get(name) or known.get(name.partition(".")[0])
 
 
 def value(command: str, setting: str) -> str | None:
@@ -49,6 +54,8 @@ def value(command: str, setting: str) -> str | None:
 def module(dotted: str) -> str | None:
     """Where the module or name `dotted` of 0.1.0 is now."""
     for old in sorted(MODULES, key=len, reverse=True):
-        if dotted == old or dotted.startswith(f"{old}."):
+        # What has its present name may begin like an old one.
+        here = dotted.startswith(MODULES[old])
+        if not here and (dotted == old or dotted.startswith(f"{old}.")):
             return MODULES[old] + dotted[len(old) :]
     return None

@@ -8,7 +8,7 @@ Zbontar et al. 2021, arXiv 2103.03230, equations 1 and 2, algorithm 1.
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from visrep import dist
 from visrep.errors import ConfigError
@@ -16,10 +16,10 @@ from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.embeddings import full_precision, two_views, widen
 from visrep.nn.heads import MLP
 from visrep.nn.resnet import ResNet
-from visrep.pretrain.method import Levels, Plan
+from visrep.pretrain.method import Levels, Method, Plan
 
 
-class BarlowTwins(nn.Module):
+class BarlowTwins(Method):
     """Embedding dimensions agree between two views of an image and are independent of each other.
 
     Gradients are those of the loss of the whole batch, on any number of processes. (In the
@@ -35,8 +35,7 @@ class BarlowTwins(nn.Module):
             learning rate for weights and biases.
     """
 
-    batchnorm = "sync"
-    coupled = True
+    title = "Barlow Twins"
 
     def __init__(
         self,
@@ -52,7 +51,7 @@ class BarlowTwins(nn.Module):
         last = {"out": out_dim, "bias": False, "norm": "none", "relu": False}
         self.encoder = encoder
         self.head = MLP(in_dim=encoder.out_dim, layers=[inner] * (projector_layers - 1) + [last])
-        self.standardize = BatchNorm(out_dim, weight=False, bias=False)  # one for both views
+        self.standardize = BatchNorm(out_dim, affine=False)  # one for both views
         self.off_diagonal_weight = off_diagonal_weight
         self.loss_scale = loss_scale
 
@@ -71,21 +70,14 @@ class BarlowTwins(nn.Module):
             "embeddings": z_a.detach(),
         }
 
-    def before_update(self, progress: Any) -> None:
-        """Nothing."""
-
-    def after_update(self, progress: Any) -> None:
-        """Nothing."""
-
     def check(self, plan: Plan) -> list[str]:
-        """Refuse another number of views, and a batch without a correlation."""
-        plan.require_views(2)
+        """Refuse a batch without a correlation."""
         if plan.batch_size < 2:
             raise ConfigError(
                 f"batch_size={plan.batch_size}: Barlow Twins correlates dimensions over a batch; "
                 "give at least 2"
             )
-        return []
+        return super().check(plan)
 
     def reference_levels(self, batch_size: int) -> Levels:
         """The loss of constant or of D equal dimensions, the terms of independent features."""

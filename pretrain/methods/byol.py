@@ -7,6 +7,7 @@ Grill et al. 2020, arXiv 2006.07733, equations 1 to 3 and algorithm 1.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,10 +18,10 @@ from visrep.nn import ema
 from visrep.nn.embeddings import full_precision, two_views
 from visrep.nn.heads import MLP
 from visrep.nn.resnet import ResNet
-from visrep.pretrain.method import Levels, Plan
+from visrep.pretrain.method import Levels, Method, Progress
 
 
-class BYOL(nn.Module):
+class BYOL(Method):
     """From one view, predict what a moving average of the network makes of the other.
 
     The target network has no predictor and starts as a copy of the online one. (The published code
@@ -36,7 +37,7 @@ class BYOL(nn.Module):
         predictor: False makes both networks collapse to a point (section 5).
     """
 
-    batchnorm = "sync"
+    title = "BYOL"
     coupled = False
 
     def __init__(
@@ -72,10 +73,7 @@ class BYOL(nn.Module):
         loss = distance(p_a, t_b) + distance(p_b, t_a)
         return {"loss": loss, "embeddings": z_a.detach()}
 
-    def before_update(self, progress: Any) -> None:
-        """Nothing."""
-
-    def after_update(self, progress: Any) -> None:
+    def after_update(self, progress: Progress) -> None:
         """The target follows the new weights; parameters only."""
         # Step k of K, the first being 0, has tau(k / K); by now it has been counted.
         tau = self.momentum_at((progress.step - 1) / progress.total)
@@ -87,10 +85,9 @@ class BYOL(nn.Module):
         gap = self.final_momentum - self.momentum
         return self.final_momentum - gap * (math.cos(math.pi * fraction) + 1) / 2
 
-    def check(self, plan: Plan) -> list[str]:
-        """Refuse another number of views."""
-        plan.require_views(2)
-        return []
+    def passes(self, areas: Sequence[float]) -> float:
+        """Both networks see all views."""
+        return 4 * sum(areas)
 
     def reference_levels(self, batch_size: int) -> Levels:
         """The loss of collapsed and of unrelated features."""

@@ -20,10 +20,10 @@ from visrep import dist
 from visrep.errors import ConfigError
 from visrep.nn.embeddings import full_precision
 from visrep.nn.heads import MLP, moco_head
-from visrep.pretrain.method import Levels, Plan
+from visrep.pretrain.method import Levels, Method, Plan
 
 
-class Exemplar(nn.Module):
+class Exemplar(Method):
     """Tell which seed a transformed patch was made from: softmax over the N surrogate classes.
 
     Args:
@@ -32,8 +32,11 @@ class Exemplar(nn.Module):
         dropout: share of the features that is dropped, on the paper's full layer.
     """
 
+    title = "Exemplar-CNN"
+    views = 1
     batchnorm = "local"
     coupled = False
+    judge = "svm"  # the paper's
 
     def __init__(self, *, encoder: nn.Module, classes: int = 8000, dropout: float = 0.5) -> None:
         super().__init__()
@@ -75,21 +78,15 @@ class Exemplar(nn.Module):
         kept = (drawn[first : first + n] >= self.dropout).to(f.device, non_blocking=True)
         return f * kept / (1 - self.dropout)
 
-    def before_update(self, progress: Any) -> None:
-        """Nothing."""
-
-    def after_update(self, progress: Any) -> None:
-        """Nothing."""
-
     def check(self, plan: Plan) -> list[str]:
-        """Refuse another number of samples, and classes that the data does not have."""
-        plan.require_views(1)
+        """Refuse classes that the data does not have."""
+        lines = super().check(plan)
         if plan.images != self.head.out_dim:
             raise ConfigError(
                 f"method.classes={self.head.out_dim}, but the data has {plan.images} classes: set "
                 "views.classes, which method.classes follows, in a recipe of views/exemplar"
             )
-        return []
+        return lines
 
     def reference_levels(self, batch_size: int) -> Levels:
         """The loss and the accuracy of features that say nothing."""

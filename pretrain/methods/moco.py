@@ -8,11 +8,12 @@ Learning, arXiv 2003.04297: an MLP head and T = 0.2 (and, in its yaml, other vie
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from visrep import dist
 from visrep.nn import ema
@@ -20,10 +21,10 @@ from visrep.nn.embeddings import full_precision, spread, two_views, unit
 from visrep.nn.heads import MLP, moco_head
 from visrep.nn.queues import Queue
 from visrep.nn.resnet import ResNet
-from visrep.pretrain.method import Levels, Plan
+from visrep.pretrain.method import Levels, Method, Plan, Progress
 
 
-class MoCo(nn.Module):
+class MoCo(Method):
     """A query finds its key, made by a moving average of the network, among a queue of old keys.
 
     The order of a step is the published one: query; key network moved to
@@ -61,6 +62,7 @@ class MoCo(nn.Module):
         shuffle: bool = True,
     ) -> None:
         super().__init__()
+        self.title = "MoCo v2" if mlp else "MoCo v1"
         layers = moco_head(hidden=encoder.out_dim if mlp else None, out_dim=out_dim)
         self.encoder = encoder
         self.head = MLP(in_dim=encoder.out_dim, layers=layers)
@@ -95,10 +97,7 @@ class MoCo(nn.Module):
     def _keys(self, x: Tensor) -> Tensor:
         return unit(self.key_head(self.key_encoder(x)))  # n x D
 
-    def before_update(self, progress: Any) -> None:
-        """Nothing."""
-
-    def after_update(self, progress: Any) -> None:
+    def after_update(self, progress: Progress) -> None:
         """The queue takes the keys of all processes; the key network follows the new weights."""
         for k in self.new_keys:
             self.queue.push(dist.gather(k))
@@ -111,16 +110,21 @@ class MoCo(nn.Module):
         return {"queue_spread": spread(self.queue.keys)}
 
     def check(self, plan: Plan) -> list[str]:
-        """Refuse other views and a queue that the batch does not fill evenly."""
-        plan.require_views(2)
+        """Refuse a queue that the batch does not fill evenly."""
+        lines = super().check(plan)
         self.queue.check(plan.batch_size)
         size = len(self.queue.keys)
-        if size <= plan.images:
-            return []
-        return [
-            f"method.queue_size={size} holds more keys than there are images ({plan.images}): an "
-            "image's own key of the last epoch is among its negatives; choose a shorter queue"
-        ]
+        if size > plan.images:
+            lines.append(
+                f"method.queue_size={size} holds more keys than there are images ({plan.images}): "
+                "an image's own key of the last epoch is among its negatives; use a shorter queue"
+            )
+        return lines
+
+    def passes(self, areas: Sequence[float]) -> float:
+        """A query is trained on, a key is not; the symmetric form makes both of every view."""
+        query, key = areas
+        return 4 * (query + key) if self.symmetric else 3 * query + key
 
     def reference_levels(self, batch_size: int) -> Levels:
         """The loss and the accuracy of features that say nothing."""

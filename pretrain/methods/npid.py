@@ -11,19 +11,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from visrep import dist
 from visrep.errors import ConfigError
 from visrep.nn.embeddings import full_precision, spread, unit
 from visrep.nn.heads import MLP, moco_head
 from visrep.nn.resnet import ResNet
-from visrep.pretrain.method import Levels, Plan
+from visrep.pretrain.method import Levels, Method, Plan, Progress
 
 EPSILON = 1e-7  # inside the logarithms of the noise-contrastive loss
 
 
-class NPID(nn.Module):
+class NPID(Method):
     """Every image is a class of its own, whose weights are its embedding of the epoch before.
 
     The bank takes the embeddings after the update, so that the loss compares an image with its
@@ -40,6 +40,8 @@ class NPID(nn.Module):
         proximal: weight of |f - row|^2 (section 3.3); 0 in the authors' code.
     """
 
+    title = "NPID"
+    views = 1
     batchnorm = "local"
     coupled = False
 
@@ -110,11 +112,8 @@ class NPID(nn.Module):
             self.normalizer.copy_(z)
         return z
 
-    def before_update(self, progress: Any) -> None:
-        """Nothing."""
-
     @torch.no_grad()
-    def after_update(self, progress: Any) -> None:
+    def after_update(self, progress: Progress) -> None:
         """The rows of this step's images move; the same on all processes."""
         for index, f in self.new_rows:
             index, f = dist.gather(index), dist.gather(f)
@@ -127,20 +126,20 @@ class NPID(nn.Module):
         return {"bank_spread": spread(self.bank)}
 
     def check(self, plan: Plan) -> list[str]:
-        """Refuse more than one view, and a bank of another number of rows than images."""
-        plan.require_views(1)
+        """Refuse a bank of another number of rows than images."""
+        lines = super().check(plan)
         n = len(self.bank)
         if n != plan.images:
             raise ConfigError(
                 f"method.images={n}, but the data has {plan.images} images; leave it to the data "
                 "(method.images=null)"
             )
-        if self.negatives <= n:
-            return []
-        return [
-            f"method.negatives={self.negatives} is more than there are images ({n}): the exact "
-            "softmax over all of them costs less; set method.negatives=0"
-        ]
+        if self.negatives > n:
+            lines.append(
+                f"method.negatives={self.negatives} is more than there are images ({n}): the exact "
+                "softmax over all of them costs less; set method.negatives=0"
+            )
+        return lines
 
     def reference_levels(self, batch_size: int) -> Levels:
         """The loss of an image that is no likelier than any other, and the accuracy of chance."""

@@ -9,11 +9,12 @@ first, and an optional memory of negatives.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from visrep import dist
 from visrep.errors import ConfigError
@@ -22,10 +23,10 @@ from visrep.nn.embeddings import full_precision, spread, two_views, unit
 from visrep.nn.heads import MLP, simclr_head
 from visrep.nn.queues import Queue
 from visrep.nn.resnet import ResNet
-from visrep.pretrain.method import Levels, Plan
+from visrep.pretrain.method import Levels, Method, Plan, Progress
 
 
-class SimCLR(nn.Module):
+class SimCLR(Method):
     """Two views of an image attract each other and repel all other views in the whole batch.
 
     Args:
@@ -41,7 +42,7 @@ class SimCLR(nn.Module):
     """
 
     batchnorm = "sync"  # statistics of a process alone would give the partner away
-    coupled = True
+    root_rule_below = 1024  # table B.1: the two rules agree at 4096
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class SimCLR(nn.Module):
         memory_momentum: float = 0.999,
     ) -> None:
         super().__init__()
+        self.title = "SimCLR v2" if head_layers > 2 else "SimCLR"
         layers = simclr_head(hidden=encoder.out_dim, out_dim=out_dim, depth=head_layers)
         self.encoder = encoder
         self.head = MLP(in_dim=encoder.out_dim, layers=layers)
@@ -86,10 +88,7 @@ class SimCLR(nn.Module):
                 self.new_keys = unit(self.key_head(self.key_encoder(views.chunk(2)[0])))  # n x D
         return {"loss": loss, "accuracy": accuracy, "embeddings": z.detach()}
 
-    def before_update(self, progress: Any) -> None:
-        """Nothing."""
-
-    def after_update(self, progress: Any) -> None:
+    def after_update(self, progress: Progress) -> None:
         """Fill the memory and move the average, both only where there is a memory."""
         if self.memory is None or self.new_keys is None:
             return
@@ -103,8 +102,7 @@ class SimCLR(nn.Module):
         return {} if self.memory is None else {"memory_spread": spread(self.memory.keys)}
 
     def check(self, plan: Plan) -> list[str]:
-        """Refuse other views, a batch without negatives, a memory that it does not fill evenly."""
-        plan.require_views(2)
+        """Refuse a batch without negatives, and a memory that it does not fill evenly."""
         if plan.batch_size < 2:
             raise ConfigError(
                 f"batch_size={plan.batch_size}: SimCLR's negatives are the other images of the "
@@ -112,7 +110,11 @@ class SimCLR(nn.Module):
             )
         if self.memory is not None:
             self.memory.check(plan.batch_size)
-        return []
+        return super().check(plan)
+
+    def passes(self, areas: Sequence[float]) -> float:
+        """All views are trained on; the first makes the keys of the memory, too."""
+        return super().passes(areas) + (0 if self.memory is None else areas[0])
 
     def reference_levels(self, batch_size: int) -> Levels:
         """The loss and the accuracy of features that say nothing."""

@@ -9,15 +9,15 @@ Chen and He 2021, arXiv 2011.10566, algorithm 1.
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from visrep.nn.embeddings import full_precision, two_views
 from visrep.nn.heads import MLP
 from visrep.nn.resnet import ResNet
-from visrep.pretrain.method import Levels, Plan
+from visrep.pretrain.method import Levels, Method
 
 
-class SimSiam(nn.Module):
+class SimSiam(Method):
     """From one view, predict the projection of the other, which receives no gradient.
 
     Args:
@@ -29,7 +29,7 @@ class SimSiam(nn.Module):
         stop_gradient: False makes the network collapse to a point (section 4.1).
     """
 
-    batchnorm = "sync"
+    title = "SimSiam"
     coupled = False
 
     def __init__(
@@ -64,17 +64,6 @@ class SimSiam(nn.Module):
         t_a, t_b = (z_a.detach(), z_b.detach()) if self.stop_gradient else (z_a, z_b)
         loss = (negative_cosine(p_a, t_b) + negative_cosine(p_b, t_a)) / 2
         return {"loss": loss, "embeddings": z_a.detach()}
-
-    def before_update(self, progress: Any) -> None:
-        """Nothing."""
-
-    def after_update(self, progress: Any) -> None:
-        """Nothing."""
-
-    def check(self, plan: Plan) -> list[str]:
-        """Refuse another number of views."""
-        plan.require_views(2)
-        return []
 
     def reference_levels(self, batch_size: int) -> Levels:
         """The loss of collapsed and of unrelated features."""

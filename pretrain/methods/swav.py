@@ -21,12 +21,12 @@ from visrep.nn.embeddings import full_precision, spread, unit
 from visrep.nn.heads import MLP
 from visrep.nn.queues import Queue
 from visrep.nn.resnet import ResNet
-from visrep.pretrain.method import Levels, Plan
+from visrep.pretrain.method import Levels, Method, Plan, Progress
 
 ASSIGNED = 2  # the first two crops get codes, which all other crops predict
 
 
-class SwAV(nn.Module):
+class SwAV(Method):
     """Predict from every crop of an image the cluster code that another crop of it gets.
 
     Codes spread the whole batch evenly over the prototypes (Sinkhorn); they carry no gradient.
@@ -45,8 +45,8 @@ class SwAV(nn.Module):
         queue_start: step at which the queue begins to fill; it is used once it is full.
     """
 
-    batchnorm = "sync"
-    coupled = True
+    title = "SwAV"
+    views = None  # two crops or more
 
     def __init__(
         self,
@@ -123,12 +123,12 @@ class SwAV(nn.Module):
             scores = torch.cat([similarity(keys, self.prototypes.weight), scores])
         return sinkhorn(scores, epsilon=self.epsilon, iterations=self.iterations)[-n:]
 
-    def before_update(self, progress: Any) -> None:
+    def before_update(self, progress: Progress) -> None:
         """No gradient, and so no momentum and no decay, for prototypes that are still frozen."""
         if progress.step < self.freeze_steps:
             self.prototypes.weight.grad = None
 
-    def after_update(self, progress: Any) -> None:
+    def after_update(self, progress: Progress) -> None:
         """The queue takes the embeddings of the assigned crops."""
         if self.queue is not None and self.new_keys is not None:
             if progress.step > self.queue_start:

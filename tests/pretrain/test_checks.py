@@ -13,7 +13,7 @@ from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm, set_batchnorm
 from visrep.nn.resnet import ResNet
 from visrep.pretrain.checks import check, feature_maps, learning_rate, recipe_of, require_statistics
-from visrep.pretrain.method import Plan
+from visrep.pretrain.method import Method, Plan
 from visrep.pretrain.methods.barlow_twins import BarlowTwins
 from visrep.pretrain.methods.byol import BYOL
 from visrep.pretrain.methods.exemplar import Exemplar
@@ -135,7 +135,7 @@ def rate(method: str, **changes) -> list[str]:
     cfg.optim.merge_with({key: changes[key] for key in changes.keys() & {"lr", "lr_rule"}})
     if "optimizer" in changes:
         cfg.optim.name = changes["optimizer"]
-    return learning_rate(MAKE["simclr"]() if "simclr" in method else nn.Linear(2, 2), cfg)
+    return learning_rate(MAKE["simclr"]() if "simclr" in method else Method(), cfg)
 
 
 @pytest.mark.parametrize("name", choices("method"))
@@ -161,6 +161,7 @@ def test_a_learning_rate_far_from_the_recipe() -> None:
 def test_simclr_on_small_batches_wants_the_root() -> None:
     (line,) = rate("simclr", batch_size=256)
     assert "optim.lr=0.075 optim.lr_rule=sqrt, which is 1.2" in line
+    assert "the linear rule gives SimCLR too small a rate, 0.3" in line
     assert rate("simclr", batch_size=256, lr=0.075, lr_rule="sqrt") == []
     assert rate("simclr", batch_size=1024) == rate("simclr", batch_size=256, lr=1.2) == []
     assert len(rate("simclr", batch_size=256, lr=75)) == 1
@@ -178,6 +179,10 @@ def test_a_run_as_a_whole() -> None:
     with pytest.raises(ConfigError, match="does not divide into accumulate=3 parts"):
         check(MAKE["simclr"](), cfg, plan, views=views, steps_per_epoch=2)
     cfg.accumulate = 1
+    silent = MAKE["simclr"]()
+    silent.check = lambda plan: None
+    with pytest.raises(ConfigError, match="simclr.SimCLR.check must return a list of warnings"):
+        check(silent, cfg, plan, views=views, steps_per_epoch=2)
     plan = Plan(batch_size=1, views=2, images=1000, steps=30)
     with pytest.raises(ConfigError, match="negatives are the other images"):
         check(MAKE["simclr"](), cfg, plan, views=views, steps_per_epoch=2)

@@ -7,18 +7,19 @@ plan between them is kept in `plan.json`, so that a second call goes on with it.
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from visrep import config, files, results
+from visrep import files, results
 from visrep.errors import CheckFailed, ConfigError, Diverged
 from visrep.tools.chain import rehearse_table
+from visrep.tools.chain.entrants import Entrant, entrants
 from visrep.tools.chain.jobs import Job, run_all, slots_of
 
-OWN_NET = "exemplar"  # has a net of its own, and an SVM on all of its layers for a measure
 # Seconds on one core of the machine it was written on.
 STARTED = 5.0  # a pretraining without its steps
 TAKES = {"knn": 6.0, "linear": 9.0, "svm": 25.0, "benchmark": 7.0}
@@ -40,20 +41,20 @@ def main(cfg: DictConfig) -> None:
         CheckFailed: a method misses the bar.
     """
     started = time.monotonic()
-    _check(cfg)
+    methods = entrants(cfg)
     out, slots = Path(cfg.out), slots_of(int(cfg.jobs))
-    planned = read_plan(out, cfg)
-    first = untrained(out, cfg) + benchmarks(cfg)
+    planned = read_plan(out, methods, cfg)
+    first = untrained(out, methods, cfg) + benchmarks(methods)
     print(f"visrep rehearse: {len(first)} steps for untrained nets and speed, {slots} at a time")
     run_all(first, out, slots=slots)
     if planned is None:
         left = 60 * float(cfg.minutes) - (time.monotonic() - started)
-        planned = plan(out, cfg, seconds=slots * left)
-        write_plan(out, cfg, planned)
-    for method, training in planned.items():
-        print(f"  {method:14} {training.steps:6d} steps {training.seconds:6.0f} s of a core")
-    run_all(trainings(out, cfg, planned), out, slots=slots)
-    rows = rehearse_table.collect(out, cfg)
+        planned = plan(out, methods, minutes=float(cfg.minutes), seconds=slots * left)
+        write_plan(out, methods, cfg, planned)
+    for name, training in planned.items():
+        print(f"  {name:14} {training.steps:6d} steps {training.seconds:6.0f} s of a core")
+    run_all(trainings(out, methods, cfg, planned), out, slots=slots)
+    rows = rehearse_table.collect(out, methods)
     rehearse_table.write(rows, out, bar=float(cfg.bar))
     print(rehearse_table.table(rows, bar=float(cfg.bar)))
     print(f"{time.monotonic() - started:.0f} s. The picture: {(out / 'rehearsal.png').resolve()}")
@@ -65,31 +66,7 @@ def main(cfg: DictConfig) -> None:
         )
 
 
-def _check(cfg: DictConfig) -> None:
-    names = list(cfg.methods)
-    if not names or len(set(names)) < len(names) or set(names) - set(cfg.recipes):
-        raise ConfigError(f"methods={names}: choose from {', '.join(cfg.recipes)}, each once")
-    if cfg.minutes <= 0 or min(cfg.recipes[name].share for name in names) <= 0:
-        raise ConfigError(f"minutes={cfg.minutes}: minutes and shares must be above 0")
-
-
 # The jobs
-
-
-def recipe_of(method: str, cfg: DictConfig) -> tuple[str, ...]:
-    """What a command is told of a method."""
-    net = () if method == OWN_NET else (f"backbone={cfg.net}",)
-    return ("data=scenes", f"method={method}_scenes", *net, f"seed={cfg.seed}")
-
-
-def family_of(method: str) -> str:
-    """Methods of one family train the same net, and so share what is measured untrained."""
-    return OWN_NET if method == OWN_NET else "resnet"
-
-
-def measures_of(method: str) -> tuple[str, ...]:
-    """The commands that evaluate a method's encoder."""
-    return ("svm", "linear", "knn") if method == OWN_NET else ("linear", "knn")
 
 
 def _evaluation(
@@ -102,102 +79,103 @@ def _evaluation(
     return Job(name, arguments, (encoder,), TAKES[command])
 
 
-def untrained(out: Path, cfg: DictConfig) -> list[Job]:
+def untrained(out: Path, methods: Sequence[Entrant], cfg: DictConfig) -> list[Job]:
     """Fresh nets of each family and their measures, kNN also with statistics of the data."""
     jobs: list[Job] = []
-    for method in {family_of(method): method for method in cfg.methods}.values():
-        family = family_of(method)
+    for method in {method.family: method for method in methods}.values():
+        family = method.family
         encoder = f"untrained-{family}"
-        jobs.append(Job(encoder, ("pretrain", *recipe_of(method, cfg), "steps=0"), (), STARTED))
-        for command in measures_of(method):
+        jobs.append(Job(encoder, ("pretrain", *method.recipe, "steps=0"), (), STARTED))
+        for command in method.measures:
             name = f"{command}-random-{family}"
             jobs.append(_evaluation(name, command, encoder, out, cfg, "init=random"))
-        if family != OWN_NET:  # which has no batch norm
+        if method.normed:
             again = ("init=random", "bn=reestimated")
             name = f"knn-reestimated-{family}"
             jobs.append(_evaluation(name, "knn", encoder, out, cfg, *again))
     return jobs
 
 
-def benchmarks(cfg: DictConfig) -> list[Job]:
+def benchmarks(methods: Sequence[Entrant]) -> list[Job]:
     """The cost of each method's step, and of the encoder passes that it cannot do without."""
-    jobs = []
-    for method in cfg.methods:
-        recipe = _composed(method, cfg)
-        same = [f"{key}={recipe[key]}" for key in ("batch_size", "bn_splits", "precision")]
-        passes = f"passes={cfg.recipes[method].passes}"
-        arguments = ("benchmark", "what=step", *recipe_of(method, cfg), *same, passes, "steps=12")
-        jobs.append(Job(f"speed-{method}", arguments, (), TAKES["benchmark"]))
-    return jobs
+    return [
+        Job(
+            f"speed-{method.name}",
+            ("benchmark", "what=step", *method.recipe, *method.step, "steps=12"),
+            (),
+            TAKES["benchmark"],
+        )
+        for method in methods
+    ]
 
 
-def trainings(out: Path, cfg: DictConfig, planned: dict[str, Training]) -> list[Job]:
+def trainings(
+    out: Path, methods: Sequence[Entrant], cfg: DictConfig, planned: dict[str, Training]
+) -> list[Job]:
     """Pretrainings, the longest first, and what measures them; those fill the gaps at the end."""
     jobs = [
         Job(
-            f"pretrain-{method}",
-            ("pretrain", *recipe_of(method, cfg), f"steps={training.steps}", "knn.times=0"),
+            f"pretrain-{method.name}",
+            ("pretrain", *method.recipe, f"steps={planned[method.name].steps}", "knn.times=0"),
             (),
-            training.seconds,
+            planned[method.name].seconds,
             tolerated=(Diverged.exit_code,),  # the table will say so
         )
-        for method, training in planned.items()
+        for method in methods
     ]
     jobs.sort(key=lambda job: -job.seconds)
-    for method in planned:
-        for command in measures_of(method):
-            name = f"{command}-{method}"
-            jobs.append(_evaluation(name, command, f"pretrain-{method}", out, cfg))
+    for method in methods:
+        for command in method.measures:
+            name = f"{command}-{method.name}"
+            jobs.append(_evaluation(name, command, f"pretrain-{method.name}", out, cfg))
     return jobs
-
-
-def _composed(method: str, cfg: DictConfig) -> DictConfig:
-    return config.compose("pretrain", ["out=none", *recipe_of(method, cfg)])[0]
 
 
 # The plan
 
 
-def plan(out: Path, cfg: DictConfig, *, seconds: float) -> dict[str, Training]:
+def plan(
+    out: Path, methods: Sequence[Entrant], *, minutes: float, seconds: float
+) -> dict[str, Training]:
     """Steps of each method, so that training and evaluation take `seconds` of a core in all.
 
     Raises:
         ConfigError: starts and evaluations alone take longer.
     """
-    starting = STARTED * len(cfg.methods)
-    evaluating = sum(TAKES[command] for method in cfg.methods for command in measures_of(method))
+    starting = STARTED * len(methods)
+    evaluating = sum(TAKES[command] for method in methods for command in method.measures)
     training = SLACK * seconds - starting - evaluating
-    shares = {method: float(cfg.recipes[method].share) for method in cfg.methods}
+    shares = sum(method.share for method in methods)
     planned = {}
-    for method, share in shares.items():
-        step = _speed(out, method).extra["whole_ms"] / 1e3
-        steps = int(training * share / sum(shares.values()) / step)
+    for method in methods:
+        speed = results.read(out / f"speed-{method.name}" / "results.jsonl")[-1]
+        step = speed.extra["whole_ms"] / 1e3
+        steps = int(training * method.share / shares / step)
         if steps < 1:
             raise ConfigError(
-                f"minutes={cfg.minutes:g} leaves no time for a step of {method}: starts and "
+                f"minutes={minutes:g} leaves no time for a step of {method.name}: starts and "
                 f"evaluations take {starting + evaluating:.0f} s of a core; give more minutes"
             )
-        planned[method] = Training(steps, STARTED + steps * step)
+        planned[method.name] = Training(steps, STARTED + steps * step)
     return planned
 
 
-def _speed(out: Path, method: str) -> results.Record:
-    return results.read(out / f"speed-{method}" / "results.jsonl")[-1]
-
-
-def _settings(cfg: DictConfig) -> dict[str, Any]:
+def _settings(methods: Sequence[Entrant], cfg: DictConfig) -> dict[str, Any]:
     """What the plan depends on."""
     given = {key: cfg[key] for key in ("minutes", "jobs", "seed", "net")}
-    return given | {"shares": {method: cfg.recipes[method].share for method in cfg.methods}}
+    return given | {"shares": {method.name: method.share for method in methods}}
 
 
-def write_plan(out: Path, cfg: DictConfig, planned: dict[str, Training]) -> None:
+def write_plan(
+    out: Path, methods: Sequence[Entrant], cfg: DictConfig, planned: dict[str, Training]
+) -> None:
     """Keep the plan with what it depends on."""
     steps = {method: asdict(training) for method, training in planned.items()}
-    files.write_text(out / "plan.json", json.dumps(_settings(cfg) | {"plan": steps}, indent=1))
+    content = _settings(methods, cfg) | {"plan": steps}
+    files.write_text(out / "plan.json", json.dumps(content, indent=1))
 
 
-def read_plan(out: Path, cfg: DictConfig) -> dict[str, Training] | None:
+def read_plan(out: Path, methods: Sequence[Entrant], cfg: DictConfig) -> dict[str, Training] | None:
     """The plan of an earlier call, or None.
 
     Raises:
@@ -208,7 +186,7 @@ def read_plan(out: Path, cfg: DictConfig) -> dict[str, Training] | None:
         return None
     kept = json.loads(path.read_text(encoding="utf-8"))
     planned = kept.pop("plan")
-    changed = [key for key, value in _settings(cfg).items() if kept.get(key) != value]
+    changed = [key for key, value in _settings(methods, cfg).items() if kept.get(key) != value]
     if changed:
         raise ConfigError(
             f"{out} was planned with another {' and '.join(changed)}: give the same, or choose "

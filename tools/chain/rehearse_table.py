@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,24 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from omegaconf import DictConfig
 
 from visrep import results
 from visrep.files import atomic_path, write_text
-from visrep.tools.report.tables import signed
+from visrep.tools.chain.entrants import Entrant
+from visrep.tools.report.words import signed
 
-NAMES = {
-    "exemplar": "Exemplar-CNN",
-    "npid": "NPID",
-    "moco_v1": "MoCo v1",
-    "moco_v2": "MoCo v2",
-    "simclr": "SimCLR",
-    "simclr_v2": "SimCLR v2",
-    "swav": "SwAV",
-    "byol": "BYOL",
-    "simsiam": "SimSiam",
-    "barlow_twins": "Barlow Twins",
-}
 MEASURES = {"knn": "kNN", "linear": "linear", "svm": "SVM on all layers"}
 
 
@@ -50,9 +39,10 @@ class Row:
 
     Attributes:
         method: its name in `methods=`.
+        title: as papers write it.
         judge: which of `measures` the bar is on.
-        measures: knn, linear and, for Exemplar-CNN, svm. `before` of kNN is the better of the two
-            untrained nets: batch statistics as initialised, and those of the data.
+        measures: knn, linear and, where it is the judge, svm. `before` of kNN is the better of the
+            two untrained nets: batch statistics as initialised, and those of the data.
         verdict: of the engine's watch; "-" where it has written none.
         images: views' images seen, counted with repetition.
         images_per_s: of the training, the median over its log.
@@ -60,6 +50,7 @@ class Row:
     """
 
     method: str
+    title: str
     judge: str
     measures: dict[str, Change]
     verdict: str
@@ -67,41 +58,34 @@ class Row:
     images_per_s: float | None
     cost: float
 
-    @property
-    def name(self) -> str:
-        """As papers write it."""
-        return NAMES.get(self.method, self.method)
-
     def passes(self, bar: float) -> bool:
         """Whether it gained at least `bar` points of what judges it."""
         gain = self.measures[self.judge].gain
         return gain is not None and gain >= bar
 
 
-def collect(out: Path, cfg: DictConfig) -> list[Row]:
+def collect(out: Path, methods: Sequence[Entrant]) -> list[Row]:
     """The rows, best gain first."""
-    rows = [_row(out, method) for method in cfg.methods]
+    rows = [_row(out, method) for method in methods]
     return sorted(rows, key=lambda row: -(row.measures[row.judge].gain or -100.0))
 
 
-def _row(out: Path, method: str) -> Row:
-    own = (out / f"svm-{method}").exists()
-    family = "exemplar" if own or method == "exemplar" else "resnet"
-    judge = "svm" if family == "exemplar" else "knn"
-    measures = {}
-    for command in ("knn", "linear", *(["svm"] if judge == "svm" else [])):
-        before = [_top1(out / f"{command}-random-{family}")]
+def _row(out: Path, method: Entrant) -> Row:
+    name, measures = method.name, {}
+    for command in sorted(method.measures):
+        before = [_top1(out / f"{command}-random-{method.family}")]
         if command == "knn":
-            before.append(_top1(out / f"knn-reestimated-{family}"))
+            before.append(_top1(out / f"knn-reestimated-{method.family}"))
         known = [value for value in before if value is not None]
-        measures[command] = Change(max(known, default=None), _top1(out / f"{command}-{method}"))
-    speed = results.read(out / f"speed-{method}" / "results.jsonl")[-1]
-    steps, images_per_s = _training(out / f"pretrain-{method}" / "metrics.jsonl")
+        measures[command] = Change(max(known, default=None), _top1(out / f"{command}-{name}"))
+    speed = results.read(out / f"speed-{name}" / "results.jsonl")[-1]
+    steps, images_per_s = _training(out / f"pretrain-{name}" / "metrics.jsonl")
     return Row(
-        method=method,
-        judge=judge,
+        method=name,
+        title=method.title,
+        judge=method.judge,
         measures=measures,
-        verdict=_verdict(out / f"pretrain-{method}" / "health.json"),
+        verdict=_verdict(out / f"pretrain-{name}" / "health.json"),
         images=steps * int(speed.config["batch_size"]),
         images_per_s=images_per_s,
         cost=1 / speed.value,
@@ -142,14 +126,14 @@ def table(rows: list[Row], *, bar: float) -> str:
         outcome = "" if row.passes(bar) else "MISSED"
         speed = "-" if row.images_per_s is None else f"{row.images_per_s:.0f}"
         lines.append(
-            f"{row.name:13}{_shown(row.measures['knn']):>14}{_shown(row.measures['linear']):>15}"
+            f"{row.title:13}{_shown(row.measures['knn']):>14}{_shown(row.measures['linear']):>15}"
             f"{'-' if gain is None else signed(gain):>8}  {outcome:7}"
             f"{row.verdict:>11}{row.images / 1e3:>10.0f}{speed:>10}{row.cost:>14.2f}"
         )
     for row in rows:
         if row.judge != "knn":
             shown = _shown(row.measures[row.judge])
-            lines.append(f"{row.name}'s gain is that of its {MEASURES[row.judge]}: {shown}")
+            lines.append(f"{row.title}'s gain is that of its {MEASURES[row.judge]}: {shown}")
     lines.append(
         f"Top-1 of the better untrained net > of the trained one, in %; bar: {signed(bar)} points."
         "\ncost / ideal: time of a step / time of the encoder passes that the method needs."
@@ -179,10 +163,10 @@ def draw(rows: list[Row], *, bar: float) -> Figure:
     judged, linear = figure.subplots(1, 2, sharey=True)
     _panel(judged, rows, [row.judge for row in rows], bar=bar)
     _panel(linear, rows, ["linear"] * len(rows), bar=None)
-    special = [f"{row.name}: {MEASURES[row.judge]}" for row in rows if row.judge != "knn"]
+    special = [f"{row.title}: {MEASURES[row.judge]}" for row in rows if row.judge != "knn"]
     judged.set_title("kNN" + "".join(f" ({text})" for text in special), loc="left", color=INK)
     linear.set_title("linear probe", loc="left", color=INK)
-    judged.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=11, color=INK)
+    judged.set_yticks(range(len(rows)), [row.title for row in rows], fontsize=11, color=INK)
     judged.invert_yaxis()
     missed = not all(row.passes(bar) for row in rows)
     figure.legend(

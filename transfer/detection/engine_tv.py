@@ -16,7 +16,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.engine import optim
 from visrep.engine.precise_bn import reestimate
 from visrep.engine.run import Run
-from visrep.engine.task import SupervisedTask
+from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.resnet import ResNet
@@ -24,7 +24,7 @@ from visrep.transfer.detection.batches import TrainingBatches
 from visrep.transfer.detection.tv_detector import Detector
 
 
-class DetectionTask(SupervisedTask):
+class DetectionTask(Task):
     """What the trainer trains: the detector, whose sampling follows the step's seed."""
 
     def __init__(self, detector: Detector) -> None:

@@ -1,25 +1,34 @@
 """Observers of training. A hook looks and reports; the maths is in the task."""
 
-import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from visrep.engine.trainer import Trainer
+from visrep.engine.task import Batches, Task
 
-log = logging.getLogger("visrep")
+
+class Training(Protocol):
+    """What a hook sees of the trainer: `step` updates of `total_steps` are done."""
+
+    step: int
+    total_steps: int
+    task: Task
+    batches: Batches
+
+    def write(self, metrics: dict[str, float]) -> None:
+        """Hand metrics of the present step to every writer."""
+        ...
 
 
 class Hook:
     """Called by the trainer at three moments; override what is needed."""
 
-    def before_training(self, trainer: "Trainer") -> None:
+    def before_training(self, trainer: Training) -> None:
         """The first step has not run; `trainer.step` is where a resumed run starts."""
 
-    def after_step(self, trainer: "Trainer") -> None:
+    def after_step(self, trainer: Training) -> None:
         """An update is done; `trainer.step` counts it."""
 
-    def after_training(self, trainer: "Trainer") -> None:
+    def after_training(self, trainer: Training) -> None:
         """The last update is done."""
 
 
@@ -35,15 +44,15 @@ class Evaluate(Hook):
         self.evaluate = evaluate
         self.every = max(1, every)
 
-    def before_training(self, trainer: "Trainer") -> None:
+    def before_training(self, trainer: Training) -> None:
         if trainer.step == 0:
             self._run(trainer)
 
-    def after_step(self, trainer: "Trainer") -> None:
+    def after_step(self, trainer: Training) -> None:
         if trainer.step % self.every == 0 or trainer.step == trainer.total_steps:
             self._run(trainer)
 
-    def _run(self, trainer: "Trainer") -> None:
+    def _run(self, trainer: Training) -> None:
         metrics = self.evaluate()
         trainer.task.train()
         trainer.write(metrics)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,9 @@ from torch.optim import Optimizer
 
 from visrep import dist
 from visrep.engine.optim import LARS
+from visrep.engine.task import Batches
 from visrep.files import atomic_path
 from visrep.weights.containers.torch_files import save_torch
-
-if TYPE_CHECKING:
-    from visrep.engine.trainer import Batches
-
 
 BATCH = "offending_batch.pt"
 
@@ -76,7 +73,7 @@ def _size(tensors: Iterable[Tensor]) -> Tensor:
 def keep_batch(
     out: Path | None,
     *,
-    batches: "Batches",
+    batches: Batches,
     step: int,
     accumulate: int,
     device: torch.device | str = "cpu",

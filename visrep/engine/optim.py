@@ -16,7 +16,6 @@ from torch.optim import SGD, Adam, Optimizer
 
 from visrep.engine.schedules import multistep, warmup_cosine
 from visrep.errors import ConfigError
-from visrep.nn.batchnorm import BatchNorm
 
 __all__ = [
     "LARS",
@@ -28,7 +27,7 @@ __all__ = [
     "warmup_cosine",
 ]
 
-_NORMS = (BatchNorm, _NormBase, nn.GroupNorm, nn.LayerNorm)
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 class LARS(Optimizer):

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from fvcore.common.param_scheduler import ParamScheduler
@@ -24,26 +24,18 @@ from visrep.engine.hooks import Hook
 from visrep.engine.optim import set_learning_rate
 from visrep.engine.precision import autocast_dtype
 from visrep.engine.run import Interrupted
-from visrep.engine.task import Progress, Task
+from visrep.engine.task import Batches, Progress, Task, require_outputs
 from visrep.engine.writers import Meter, Writer
 from visrep.errors import ConfigError
 
 log = logging.getLogger("visrep")
 
 
-class Batches(Protocol):
-    """A source of batches that can start at any step."""
-
-    def iterate(self, start_step: int) -> Iterator[dict[str, Any]]:
-        """Batches of this process from `start_step` on, for ever."""
-        ...
-
-
 class Trainer:
     """Runs `task` for `total_steps` updates.
 
     Args:
-        task: an `nn.Module` that satisfies `Task`.
+        task: what is trained.
         optimizer: its parameter groups hold the peak learning rates.
         schedule: a function of step/total in [0, 1] that multiplies every group's rate; a group
             with `fixed_lr=True` keeps its own.
@@ -68,7 +60,7 @@ class Trainer:
     def __init__(
         self,
         *,
-        task: nn.Module,
+        task: Task,
         optimizer: torch.optim.Optimizer,
         schedule: ParamScheduler | Callable[[float], float],
         batches: Batches,
@@ -83,7 +75,7 @@ class Trainer:
         hooks: Sequence[Hook] = (),
         writers: Sequence[Writer] = (),
     ) -> None:
-        if accumulate > 1 and getattr(task, "coupled", False):
+        if accumulate > 1 and task.coupled:
             raise ConfigError(
                 f"accumulate={accumulate}: the loss of {type(task).__name__} couples the samples "
                 "of a batch, so accumulated small batches are not a larger one; use accumulate=1"
@@ -91,7 +83,7 @@ class Trainer:
         if total_steps < 1:
             raise ConfigError("there is nothing to train: the run has no step; raise the epochs")
         self.device = torch.device(device)
-        self.task: nn.Module = task.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.task: Task = task.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = optimizer
         self.schedule = schedule
         self.batches = batches
@@ -120,11 +112,10 @@ class Trainer:
 
         Raises:
             Diverged: loss, gradients or weights are not finite, or the embeddings have collapsed;
-                the batch is in the run folder (see `blackbox`), as is the verdict.
+                the batch is in the run folder (see `offending_batch`), as is the verdict.
             Interrupted: SIGINT or SIGTERM arrived; a snapshot was saved first.
         """
         self._resume()
-        assert isinstance(self.task, Task)
         model = parallel.wrap(self.task)
         meter = Meter(start=self.step, total=self.total_steps)
         stream = self.batches.iterate(self.step * self.accumulate)
@@ -184,6 +175,7 @@ class Trainer:
                 ),
             ):
                 outputs = model(batch)
+                require_outputs(self.task, outputs, embeddings=self.health is not None)
                 embeddings = outputs.pop("embeddings", None)
                 loss = outputs["loss"] / self.accumulate
             with parallel.no_sync(model, micro < self.accumulate - 1):
@@ -192,10 +184,10 @@ class Trainer:
             total += loss.detach()
         meter.images += images
         self.watch.mark(self.step, total)
-        self.task.before_update(self.progress)  # type: ignore[operator]
+        self.task.before_update(self.progress)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.task.after_update(Progress(self.step + 1, self.total_steps))  # type: ignore[operator]
+        self.task.after_update(Progress(self.step + 1, self.total_steps))
         return embeddings
 
     def _log(self, meter: Meter, embeddings: Tensor | None) -> dict[str, float]:
@@ -204,8 +196,7 @@ class Trainer:
         self._require_finite()
         if self.health is not None and embeddings is not None:
             metrics |= self.health.read(self.step, metrics["loss"], embeddings)
-            measures: Callable[[], dict[str, Tensor]] = getattr(self.task, "measures", dict)
-            metrics |= {name: float(value) for name, value in measures().items()}
+            metrics |= {name: float(value) for name, value in self.task.measures().items()}
         self.write(metrics)
         if self.health is not None and self.health.stop and self.health.verdict == "collapsed":
             self._keep_batch(self.step - 1)

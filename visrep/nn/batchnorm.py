@@ -8,7 +8,9 @@ statistics normalise a training batch:
     split  each of `groups` consecutive chunks of the batch alone: what so many processes with
            local statistics compute, here on one
 
-torch's SyncBatchNorm refuses CPU tensors and has no groups; hence this one.
+torch's SyncBatchNorm refuses CPU tensors on several processes and has no groups; hence this one. It
+is one of torch's batch norms all the same, so that what looks for those finds it:
+`torch.optim.swa_utils.update_bn`, and `nn.SyncBatchNorm.convert_sync_batchnorm`.
 """
 
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from visrep import dist
 from visrep.errors import ConfigError
@@ -23,12 +26,13 @@ from visrep.errors import ConfigError
 MODES = ("local", "sync", "split")
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(_BatchNorm):
     """Normalise channel c of N x C or N x C x H x W: weight * (x - mean) / sqrt(var + eps) + bias.
 
     `momentum` is torch's: running = (1 - momentum) * running + momentum * batch, with the unbiased
-    variance. `weight=False` or `bias=False` leave that parameter out (it acts as 1 or 0).
-    The output has the input's type; statistics are at least float32.
+    variance; None for the plain mean over all batches. `bias=False` leaves out the bias, and
+    `affine=False` both parameters (they act as 0 and 1). The output has the input's type;
+    statistics are at least float32.
     """
 
     running_mean: Tensor
@@ -40,22 +44,21 @@ class BatchNorm(nn.Module):
         num_features: int,
         *,
         eps: float = 1e-5,
-        momentum: float = 0.1,
-        weight: bool = True,
+        momentum: float | None = 0.1,
+        affine: bool = True,
         bias: bool = True,
     ) -> None:
-        super().__init__()
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        super().__init__(num_features, eps, momentum, affine)
+        if not bias:
+            self.register_parameter("bias", None)
         self.mode, self.groups = "local", 1
-        self.weight = nn.Parameter(torch.ones(num_features)) if weight else None
-        self.bias = nn.Parameter(torch.zeros(num_features)) if bias else None
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
-        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
 
     def forward(self, x: Tensor) -> Tensor:
+        momentum = self.momentum
         if self.training:
             self.num_batches_tracked.add_(1)
+            if momentum is None:
+                momentum = 1 / float(self.num_batches_tracked)
             if self.mode == "sync" and dist.world_size() > 1:
                 return _SyncBatchNorm.apply(
                     x,
@@ -63,26 +66,18 @@ class BatchNorm(nn.Module):
                     self.bias,
                     self.running_mean,
                     self.running_var,
-                    self.momentum,
+                    momentum,
                     self.eps,
                 )
             if self.mode == "split" and self.groups > 1:
-                return self._split(x)
-        return self._normalise(x, self.running_mean, self.running_var)
+                return self._split(x, momentum)
+        return self._normalise(x, self.running_mean, self.running_var, momentum or 0.0)
 
-    def _normalise(self, x: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
-        return F.batch_norm(
-            x,
-            running_mean,
-            running_var,
-            self.weight,
-            self.bias,
-            self.training,
-            self.momentum,
-            self.eps,
-        )
+    def _normalise(self, x: Tensor, mean: Tensor, var: Tensor, momentum: float) -> Tensor:
+        affine = (self.weight, self.bias)
+        return F.batch_norm(x, mean, var, *affine, self.training, momentum, self.eps)
 
-    def _split(self, x: Tensor) -> Tensor:
+    def _split(self, x: Tensor, momentum: float) -> Tensor:
         """A call per chunk: one call on G*C channels needs two more copies of x in each direction,
         since the chunks of a contiguous batch cannot be seen as channels."""
         if len(x) % self.groups:
@@ -92,16 +87,15 @@ class BatchNorm(nn.Module):
             )
         means = self.running_mean.repeat(self.groups, 1)  # G x C, a row for each chunk to update
         variances = self.running_var.repeat(self.groups, 1)
-        chunks = x.chunk(self.groups)
-        out = torch.cat(
-            [self._normalise(*args) for args in zip(chunks, means, variances, strict=True)]
-        )
+        parts = zip(x.chunk(self.groups), means, variances, strict=True)
+        out = torch.cat([self._normalise(*part, momentum) for part in parts])
         self.running_mean.copy_(means.mean(0))
         self.running_var.copy_(variances.mean(0))
         return out
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        # A counter that nothing reads; files from before torch 0.4.1, from TF and ours lack it.
+        # A counter that only momentum=None reads. Files from before torch 0.4.1, from TF and ours
+        # lack it; torch's batch norm would ask for it by the version that is noted in the state.
         name = f"{prefix}num_batches_tracked"
         state_dict.setdefault(name, self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -71,7 +71,7 @@ class Layer(nn.Module):
         self.linear = nn.Linear(in_dim, out, bias=bias)
         self.norm: nn.Module = nn.Identity()
         if norm != "none":
-            self.norm = BatchNorm(out, weight=norm != "plain", bias=norm == "affine")
+            self.norm = BatchNorm(out, affine=norm != "plain", bias=norm == "affine")
         self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

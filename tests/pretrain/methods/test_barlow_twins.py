@@ -23,7 +23,7 @@ def make() -> BarlowTwins:
 
 def loss_of(a: torch.Tensor, b: torch.Tensor, weight: float = 0.0051) -> float:
     """The loss of embeddings, B x D."""
-    standardize = BatchNorm(a.shape[1], weight=False, bias=False).to(a.dtype)
+    standardize = BatchNorm(a.shape[1], affine=False).to(a.dtype)
     on, off = parts(correlation(standardize(a), standardize(b)))
     return (on + weight * off).item()
 
@@ -72,7 +72,7 @@ def test_known_values(a: torch.Tensor, b: torch.Tensor, want: float) -> None:
 
 def test_the_variance_is_biased() -> None:
     a = columns("plus", "halves")
-    standardize = BatchNorm(2, weight=False, bias=False).double()
+    standardize = BatchNorm(2, affine=False).double()
     c = correlation(standardize(a), standardize(a))
     torch.testing.assert_close(c.diagonal(), torch.ones(2, dtype=torch.float64), atol=2e-5, rtol=0)
 

@@ -2,12 +2,16 @@
 
 import functools
 import re
+from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from visrep.config import choices, compose, instantiate
 from visrep.engine import optim
+from visrep.engine.run import open_run
+from visrep.errors import ConfigError
 from visrep.nn.exemplar_nets import ExemplarNet
 from visrep.paths import config_dir
 
@@ -102,13 +106,27 @@ def test_a_run_builds_with_its_values(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_header_has_the_command_and_the_published_number(name: str) -> None:
+def test_the_header_has_the_commands(name: str) -> None:
     text = header(name)
     assert f"visrep pretrain paper={name} " in text and f"out=runs/{name} " in text
     evaluation = re.search(r"visrep (knn|linear|svm) weights=runs/(\w+)/encoder", text)
     assert evaluation is not None and evaluation[2] == name
-    published = re.search(r"Published: ([\d.]+) ", text)
-    assert published is not None and float(published[1]) == RUNS[name][-1]
+    assert composed(name).published[0].task == evaluation[1]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_published_numbers_are_keys(name: str) -> None:
+    published = composed(name).published
+    assert published[0].value == RUNS[name][-1]
+    for number in published:
+        assert set(number) == {"task", "dataset", "metric", "value", "weights", "source", "runs"}
+        assert number.metric == "top1" and 0 < number.value < 100
+        assert number.source.startswith(("arXiv ", "README of "))
+
+
+def test_a_run_of_ones_own_has_no_published_number() -> None:
+    cfg, _ = compose("pretrain", ["out=unused"])
+    assert "published" not in cfg
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -117,6 +135,18 @@ def test_the_commands_in_the_header_are_accepted(name: str) -> None:
     assert len(found) == 2 and found[0][0] == "pretrain"
     for command, settings in found:
         compose(command, settings.split())
+
+
+def test_a_run_begun_without_published_numbers_resumes(tmp_path: Path) -> None:
+    out = [f"out={tmp_path / 'run'}", "data.root=unused", "resume=auto", "threads=1"]
+    cfg, _ = compose("pretrain", ["paper=moco_v2_200ep", *out])
+    before = OmegaConf.create({key: value for key, value in cfg.items() if key != "published"})
+    open_run(before)
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    assert open_run(cfg).config["published"][0]["value"] == 67.5
+    cfg.epochs = 3
+    with pytest.raises(ConfigError, match="epochs"):
+        open_run(cfg)
 
 
 def test_steps_that_stand_for_epochs() -> None:

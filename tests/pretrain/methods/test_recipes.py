@@ -16,6 +16,7 @@ from visrep.engine import optim, snapshot
 from visrep.engine.hooks import Hook
 from visrep.engine.trainer import Trainer
 from visrep.nn.embeddings import effective_rank, spread
+from visrep.pretrain.method import require_contract
 
 # Widths and lengths that would only cost time here.
 SHRUNK = {
@@ -91,9 +92,9 @@ def test_a_recipe_builds_and_trains_two_steps(name: str) -> None:
     levels = task.reference_levels(run.cfg.batch_size)
     assert all(key.partition("_chance")[0] in out for key in levels.others if "chance" in key)
     assert levels.loss_collapsed != levels.loss_apart and levels.knob.count("optim.lr") == 1
-    assert all(value.dim() == 0 for value in getattr(task, "measures", dict)().values())
+    assert all(value.dim() == 0 for value in task.measures().values())
     assert all(value.dim() == 0 for value in out.values())
-    assert task.batchnorm in ("sync", "shuffle", "local") and isinstance(task.coupled, bool)
+    require_contract(task, batch_size=run.cfg.batch_size)
     assert task.head.spec["layers"]
 
 

@@ -13,6 +13,7 @@ from visrep import config, results
 from visrep.errors import CheckFailed, ConfigError
 from visrep.tools.chain import jobs, rehearse
 from visrep.tools.chain import rehearse_table as table
+from visrep.tools.chain.entrants import entrants
 
 # A `visrep` that writes what the commands would, in no time: every kNN and SVM gains 20 points but
 # NPID's, which gains 5, and BYOL ends as a run does that has collapsed.
@@ -64,10 +65,12 @@ def settings(out: Path, *overrides: str):
 
 def test_every_method_has_a_recipe_and_every_job_is_a_command(tmp_path):
     cfg = settings(tmp_path)
-    assert len(cfg.methods) == 10 and set(cfg.methods) == set(cfg.recipes) == set(table.NAMES)
+    methods = entrants(cfg)
+    assert [method.name for method in methods] == list(cfg.methods)
+    assert len(methods) == 10 and set(cfg.methods) == set(cfg.shares)
     planned = {method: rehearse.Training(10, 1.0) for method in cfg.methods}
-    first = rehearse.untrained(tmp_path, cfg) + rehearse.benchmarks(cfg)
-    for chain in (first, rehearse.trainings(tmp_path, cfg, planned)):
+    first = rehearse.untrained(tmp_path, methods, cfg) + rehearse.benchmarks(methods)
+    for chain in (first, rehearse.trainings(tmp_path, methods, cfg, planned)):
         seen: set[str] = set()
         for job in chain:
             assert set(job.needs) <= seen and job.name not in seen, job.name
@@ -84,9 +87,10 @@ def test_both_sides_are_measured_alike(tmp_path):
     def plain(job) -> tuple[str, ...]:
         return tuple(a for a in job.arguments if not a.startswith(("weights=", "init=")))
 
+    methods = entrants(cfg)
     planned = {method: rehearse.Training(10, 1.0) for method in cfg.methods}
-    after = {job.name: job for job in rehearse.trainings(tmp_path, cfg, planned)}
-    before = {job.name: job for job in rehearse.untrained(tmp_path, cfg)}
+    after = {job.name: job for job in rehearse.trainings(tmp_path, methods, cfg, planned)}
+    before = {job.name: job for job in rehearse.untrained(tmp_path, methods, cfg)}
     for measure, method, family in (
         ("knn", "simclr", "resnet"),
         ("linear", "simclr", "resnet"),
@@ -99,32 +103,31 @@ def test_both_sides_are_measured_alike(tmp_path):
         assert "init=random" in fresh.arguments
 
 
-def test_the_passes_are_those_of_the_recipes(tmp_path):
-    """3 for a view that is trained on, 1 for one that is not, small crops by their area."""
-    cfg = settings(tmp_path)
-    for method in cfg.methods:
-        recipe = rehearse._composed(method, cfg)
-        views = config.instantiate(recipe.views).views
-        trained = sum((view.size / views[0].size) ** 2 for view in views)
-        untrained = 0.0
-        if method == "byol" or recipe.method.get("symmetric"):
-            untrained = trained
-        elif method.startswith("moco"):
-            trained, untrained = trained / 2, trained / 2
-        assert cfg.recipes[method].passes == 3 * trained + untrained, method
+def test_what_the_classes_and_the_recipes_say(tmp_path):
+    own, moco = entrants(settings(tmp_path, "methods=[exemplar,moco_v2]", "shares.exemplar=3"))
+    assert (own.title, own.judge, own.family, own.normed) == (
+        "Exemplar-CNN",
+        "svm",
+        own.name,
+        False,
+    )
+    assert own.share == 3 and own.measures == ("svm", "linear", "knn")
+    assert not any(setting.startswith("backbone=") for setting in own.recipe)
+    assert (moco.title, moco.judge, moco.family, moco.normed) == ("MoCo v2", "knn", "resnet", True)
+    assert "backbone=resnet10_small_w4" in moco.recipe and "bn_splits=2" in moco.step
 
 
 def test_a_plan_fills_the_time_by_shares(fake):
-    cfg = settings(fake, "methods=[simclr,byol]", "recipes.byol.share=3", "recipes.simclr.share=1")
-    jobs.run_all(rehearse.benchmarks(cfg), fake, slots=2)
-    planned = rehearse.plan(fake, cfg, seconds=200.0)
+    methods = entrants(settings(fake, "methods=[simclr,byol]", "shares.byol=3", "shares.simclr=1"))
+    jobs.run_all(rehearse.benchmarks(methods), fake, slots=2)
+    planned = rehearse.plan(fake, methods, minutes=1, seconds=200.0)
     simclr, byol = planned["simclr"], planned["byol"]
     assert byol.steps == pytest.approx(3 * simclr.steps, abs=3)
     evaluating = sum(rehearse.TAKES[name] for name in ("knn", "linear")) * 2
     spent = simclr.seconds + byol.seconds + evaluating
     assert spent == pytest.approx(200 * rehearse.SLACK, abs=2 + 10 * (1 - rehearse.SLACK))
     with pytest.raises(ConfigError, match="leaves no time for a step of simclr"):
-        rehearse.plan(fake, cfg, seconds=20.0)
+        rehearse.plan(fake, methods, minutes=1, seconds=20.0)
 
 
 def test_a_rehearsal_in_which_all_pass_and_its_second_call(fake, capsys):
@@ -167,7 +170,7 @@ def test_a_method_below_the_bar_and_one_that_collapses_are_named(fake, capsys):
         (("methods=[simclr,simclr]",), "each once"),
         (("methods=[]",), "choose from"),
         (("minutes=0",), "must be above 0"),
-        (("recipes.simclr.share=0",), "must be above 0"),
+        (("shares.simclr=0",), "must be above 0"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, overrides, message):
@@ -178,7 +181,7 @@ def test_wrong_settings_are_refused(tmp_path, overrides, message):
 def test_the_picture_holds_the_numbers(tmp_path):
     change = table.Change(30.0, 52.0)
     measures = {"knn": change, "linear": table.Change(20.0, None)}
-    row = table.Row("npid", "knn", measures, "-", 1000, None, 1.5)
+    row = table.Row("npid", "NPID", "knn", measures, "-", 1000, None, 1.5)
     judged, linear = table.draw([row], bar=10.0).axes
     assert [round(bar.get_width(), 1) for bar in judged.patches] == [30.0, 52.0]
     assert list(judged.lines[0].get_xdata()) == [40.0, 40.0]

@@ -90,8 +90,9 @@ def test_without_bias_and_without_both() -> None:
     x = _input(IMAGES)
     affine = BatchNorm(5)
     scale = BatchNorm(5, bias=False)
-    plain = BatchNorm(5, weight=False, bias=False)
+    plain = BatchNorm(5, affine=False)
     assert [n for n, _ in scale.named_parameters()] == ["weight"]
+    assert list(scale.state_dict()) == ["weight", *list(affine.state_dict())[2:]]
     assert not list(plain.parameters())
     with torch.no_grad():
         affine.weight.copy_(torch.rand(5))
@@ -110,6 +111,56 @@ def test_a_file_without_the_counter_loads() -> None:
     assert torch.equal(fresh.running_var, norm.running_var) and len(state) == 4
     with pytest.raises(RuntimeError, match="Missing.*running_mean"):
         fresh.load_state_dict({k: v for k, v in state.items() if k != "running_mean"})
+
+
+@pytest.mark.parametrize("version", [None, 1, 2])
+def test_a_state_of_any_version_loads_without_the_counter(version: int | None) -> None:
+    """Snapshots of 0.1.0 note version 1, torch's own batch norm 2; encoder files none."""
+    norm = _set_up(BatchNorm(5))
+    state = norm.state_dict()
+    assert state._metadata[""] == {"version": 2}
+    del state["num_batches_tracked"]
+    state._metadata[""] = {"version": version}
+    fresh = BatchNorm(5)
+    fresh.load_state_dict(state)
+    assert torch.equal(fresh.running_mean, norm.running_mean) and fresh.num_batches_tracked == 0
+
+
+# what torch does with its own batch norms
+
+
+@pytest.mark.parametrize("mode", [("local", 1), ("sync", 1), ("split", 4)])
+def test_update_bn_finds_ours(mode: tuple[str, int]) -> None:
+    """Statistics become the means over the loader's batches, whatever they were."""
+    torch.manual_seed(0)
+    batches = [torch.randn(8, 3, 16, 16) for _ in range(3)]
+    net = _small_net()
+    set_batchnorm(net, mode=mode[0], groups=mode[1])
+    net.train()(5 + 3 * batches[0])  # other statistics, which must not stay
+    weight = net.bn1.weight.clone()
+    torch.optim.swa_utils.update_bn(batches, net.eval())
+    maps = [net.conv1(batch) for batch in batches]
+    means = torch.stack([m.mean((0, 2, 3)) for m in maps])
+    torch.testing.assert_close(net.bn1.running_mean, means.mean(0))
+    variances = [c.var((0, 2, 3)) for m in maps for c in m.chunk(mode[1])]
+    torch.testing.assert_close(net.bn1.running_var, torch.stack(variances).mean(0))
+    assert net.bn1.num_batches_tracked == 3 and net.bn1.momentum == 0.1
+    assert not net.training and torch.equal(net.bn1.weight, weight)
+
+
+def test_convert_sync_batchnorm_keeps_every_number() -> None:
+    net = nn.Sequential(
+        _small_net(), BatchNorm(64), BatchNorm(64, bias=False), BatchNorm(64, affine=False)
+    )
+    _set_up(net)
+    theirs = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(net))
+    assert not any(isinstance(m, BatchNorm) for m in theirs.modules())
+    converted = [m for m in theirs.modules() if isinstance(m, nn.SyncBatchNorm)]
+    assert len(converted) == 20 + 3
+    assert [n for n, _ in theirs.named_parameters()] == [n for n, _ in net.named_parameters()]
+    x = torch.randn(4, 3, 16, 16)
+    for training in (True, False):
+        _assert_equal(*(_step(m.train(training), x) for m in (theirs, net)))
 
 
 # sync: two processes
@@ -140,7 +191,7 @@ def _together(results: tuple[dict[str, Tensor], dict[str, Tensor]]) -> dict[str,
 def test_sync_is_one_process_with_the_whole_batch(
     two_processes, shape: tuple[int, ...], sizes: tuple[int, int], norm: str
 ) -> None:
-    module = _set_up(BatchNorm(5, weight=norm != "plain", bias=norm == "affine")).double()
+    module = _set_up(BatchNorm(5, affine=norm != "plain", bias=norm == "affine")).double()
     set_batchnorm(module, mode="sync")
     x = _input(shape, torch.float64)
     grad = torch.randn(shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
@@ -279,7 +330,7 @@ def test_set_batchnorm_reaches_all_and_checks() -> None:
 def test_the_kernels_of_a_gpu(
     layout: torch.memory_format, dtype: torch.dtype, affine: bool
 ) -> None:
-    module = _set_up(BatchNorm(5, weight=affine, bias=affine)).cuda()
+    module = _set_up(BatchNorm(5, affine=affine)).cuda()
     x = _input(IMAGES).cuda().to(dtype).contiguous(memory_format=layout)
     grad = torch.randn(IMAGES, generator=torch.Generator().manual_seed(4)).cuda().to(dtype)
     expected = _step(copy.deepcopy(module), x, grad)

@@ -1,0 +1,82 @@
+"""The methods of a rehearsal, as their recipes and their classes describe them."""
+
+from dataclasses import dataclass
+
+import torch
+from omegaconf import DictConfig
+
+from visrep import config
+from visrep.errors import ConfigError
+from visrep.nn.batchnorm import BatchNorm
+from visrep.pretrain.train import make_method
+
+RECIPE = "_scenes"  # ends the name of a recipe for the built-in data
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A method.
+
+    Attributes:
+        name: in `methods=`; its recipe is method/NAME_scenes.yaml.
+        title: as papers write it.
+        judge: which of `measures` the bar is on.
+        share: of the training time, in proportion.
+        family: methods of one family train the same net, and so share what is measured untrained;
+            a method whose recipe chooses its backbone is a family of its own.
+        normed: its encoder has batch norms, whose statistics can be those of the data.
+        recipe: what `pretrain` is told of it.
+        step: what `benchmark` is told beside it.
+    """
+
+    name: str
+    title: str
+    judge: str
+    share: float
+    family: str
+    normed: bool
+    recipe: tuple[str, ...]
+    step: tuple[str, ...]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The commands that evaluate its encoder."""
+        return ("svm", "linear", "knn") if self.judge == "svm" else ("linear", "knn")
+
+
+def entrants(cfg: DictConfig) -> list[Entrant]:
+    """The methods of `methods=`.
+
+    Raises:
+        ConfigError: one has no recipe, is named twice, or has no share of the time.
+    """
+    names = list(cfg.methods)
+    choices = [name for name in config.choices("method") if name.endswith(RECIPE)]
+    known = [name.removesuffix(RECIPE) for name in choices]
+    if not names or len(set(names)) < len(names) or set(names) - set(known):
+        raise ConfigError(f"methods={names}: choose from {', '.join(known)}, each once")
+    found = [_entrant(name, cfg) for name in names]
+    if cfg.minutes <= 0 or min(entrant.share for entrant in found) <= 0:
+        raise ConfigError(f"minutes={cfg.minutes}: minutes and shares must be above 0")
+    return found
+
+
+def _entrant(name: str, cfg: DictConfig) -> Entrant:
+    defaults = config.named("method", name + RECIPE).get("defaults", [])
+    own = any("override /backbone" in line for line in defaults)
+    net = () if own else (f"backbone={cfg.net}",)
+    recipe = ("data=scenes", f"method={name}{RECIPE}", *net, f"seed={cfg.seed}")
+    recipe += tuple(config.strangers())
+    composed = config.compose("pretrain", ["out=none", *recipe])[0]
+    with torch.device("meta"):  # no memory, no numbers
+        method = make_method(composed, images=1)
+    return Entrant(
+        name=name,
+        title=method.title,
+        judge=method.judge,
+        share=float(cfg.shares.get(name, 1.0)),
+        family=name if own else "resnet",
+        normed=any(isinstance(module, BatchNorm) for module in method.encoder.modules()),
+        recipe=recipe,
+        step=tuple(f"{key}={composed[key]}" for key in ("batch_size", "bn_splits", "precision")),
+    )
