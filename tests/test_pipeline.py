@@ -112,7 +112,7 @@ def test_linear(runs, encoder):
 def test_detect(runs, encoder, engine):
     out = runs / f"detect-{engine}"
     visrep(
-        *("detect", f"weights={encoder}", "detection=scenes", "protocol=short", "task=instance"),
+        *("detect", f"weights={encoder}", "detection=scenes", "task=scenes", "outputs=masks"),
         *(f"engine={engine}", "iterations=3", "warmup=1", "threads=1", f"out={out}"),
     )
     records = read(out / "results.jsonl")

@@ -185,9 +185,9 @@ def detectron2() -> Finding:
     """Detectron2 with its compiled part, as `visrep detect` finds it."""
     try:
         # Not at the top: it needs parts whose absence is to be reported, not to end the report.
-        from visrep.transfer.detection import engine_d2
+        from visrep.d2 import installed
 
-        found, problem = engine_d2.version()
+        found, problem = installed.version()
     except ImportError as error:
         found, problem = None, f"cannot look for it ({first_line(error)})"
     if found:

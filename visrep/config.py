@@ -96,17 +96,25 @@ def compose(command: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, li
     parsed = use_strangers(parse(overrides))
     own = groups_of(command)
     chosen = [o for o in parsed if _is_choice(o, own)]
-    _check_choices(command, chosen, own)
+    _check_renamed(command, parsed)
+    _check_choices(chosen, own)
     choosing = [override.input_line or "" for override in chosen]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         try:
             cfg = hydra.compose(command, [_search_path(), *choosing])
         except (HydraException, OmegaConfBaseException) as error:
+            open_group = re.match("You must specify '(.+?)'", _first_line(error))
+            if open_group:  # neither the command, nor the user, nor another choice says it
+                group = open_group[1]
+                names = ", ".join(choices(group))
+                raise ConfigError(f"give a value: {group}=..., one of {names}") from error
             raise ConfigError(_first_line(error)) from error
+    for override in chosen:
+        check_name(override.key_or_group.lstrip("/"), override.value(), cfg)
     known: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
     accepted = [
-        line if _is_choice(override, own) else _set(cfg, override, known, command)
+        line if _is_choice(override, own) else _set(cfg, override, known)
         for override in parsed
         for line in [override.input_line or ""]
     ]
@@ -251,8 +259,10 @@ def _chosen_in(path: Path) -> list[tuple[str, Any]]:
     import yaml
 
     content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    lines = [line for line in content.get("defaults", []) if isinstance(line, dict)]
-    pairs = [pair for line in lines for pair in line.items()]
+    # A plain name is a file of the same group.
+    lines = [line for line in content.get("defaults", []) if line != "_self_"]
+    chosen = [line if isinstance(line, dict) else {path.parent.name: line} for line in lines]
+    pairs = [pair for line in chosen for pair in line.items()]
     return [(re.sub(r"^(override |optional )*/?|@.*$", "", key), name) for key, name in pairs]
 
 
@@ -274,21 +284,37 @@ def named(group: str, name: str) -> DictConfig:
     return loaded
 
 
+def check_name(group: str, name: object, content: DictConfig) -> None:
+    """Raise ConfigError where `group/name` calls itself otherwise, as a copied file does."""
+    said = content.get(group)
+    if isinstance(said, str) and isinstance(name, str) and said != name:
+        raise ConfigError(
+            f"{group}={name} calls itself {said}: write {group}: {name} into {group}/{name}.yaml"
+        )
+
+
 def _is_choice(override: Override, own: Mapping[str, Any]) -> bool:
     """Whether `override` chooses a file of one of the command's `own` groups."""
     return override.key_or_group.lstrip("/") in own and isinstance(override.value(), str | list)
 
 
-def _check_choices(command: str, chosen: Sequence[Override], own: dict[str, list[str]]) -> None:
+def _check_renamed(command: str, overrides: Sequence[Override]) -> None:
+    for override in overrides:
+        key, value = override.key_or_group.lstrip("/"), override.value()
+        now = renamed.value(command, f"{key}={value}")
+        if now:
+            raise ConfigError(f"{key}={value}: {now}")
+        now = renamed.key(command, key)
+        if now:
+            raise ConfigError(f"unknown key {key}: {now}")
+
+
+def _check_choices(chosen: Sequence[Override], own: dict[str, list[str]]) -> None:
     values = {override.key_or_group.lstrip("/"): override.value() for override in chosen}
     for group, value in values.items():
         for name in value if isinstance(value, list) else [value]:
             if isinstance(name, str) and str(name) not in own[group]:
-                now = renamed.value(command, f"{group}={name}")
-                raise ConfigError(f"{group}={name}: {now or _did_you_mean(name, own[group])}")
-    for group, name in _chosen_in(config_dir() / f"{command}.yaml"):
-        if name == "???" and group not in values:
-            raise ConfigError(f"give a value: {group}=..., one of {', '.join(own[group])}")
+                raise ConfigError(f"{group}={name}: {_did_you_mean(name, own[group])}")
     if isinstance(values.get("paper"), str) and "method" in values:
         raise ConfigError(
             f"paper={values['paper']} brings its method, and method={values['method']} would leave "
@@ -296,7 +322,7 @@ def _check_choices(command: str, chosen: Sequence[Override], own: dict[str, list
         )
 
 
-def _set(cfg: DictConfig, override: Override, known: dict[str, Any], command: str) -> str:
+def _set(cfg: DictConfig, override: Override, known: dict[str, Any]) -> str:
     """Set what `override` says in `cfg`; returns the line as Hydra wants it.
 
     Raises:
@@ -310,8 +336,7 @@ def _set(cfg: DictConfig, override: Override, known: dict[str, Any], command: st
     if not isinstance(node, dict):
         node = {}
     if name not in node and name not in _parameters(node.get("_target_")):
-        now = renamed.key(command, path)
-        raise ConfigError(f"unknown key {path}: {now or _did_you_mean(path, sorted(_keys(known)))}")
+        raise ConfigError(f"unknown key {path}: {_did_you_mean(path, sorted(_keys(known)))}")
     try:
         if override.is_delete():
             with open_dict(cfg):

@@ -20,6 +20,7 @@ from torch import Tensor
 from visrep.d2 import pkl as d2
 from visrep.d2 import tasks as d2_tasks
 from visrep.d2 import verify
+from visrep.d2.installed import version
 from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path, write_bytes
 from visrep.weights.containers.tree import renamed, shapes_in
@@ -237,8 +238,8 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _run_in_detectron2(file: EncoderFile, pkl: Path, configs: list[Path]) -> list[str]:
-    problem = verify.unavailable()
-    if problem:
+    found, problem = version()
+    if not found:
         return [f"{problem}: not checked in its backbone, see its installation page"]
     return [f"in {report}" for report in verify.verify_all(pkl, file, configs)]
 

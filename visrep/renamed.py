@@ -7,6 +7,8 @@ from importlib.abc import MetaPathFinder
 
 # command -> key -> what to type now.
 KEYS: dict[str, dict[str, str]] = {
+    "convert": {"d2_task": "task=NAME"},
+    "demo": {"recipe": "pretraining="},
     "finetune": {"finetune_recipe": "finetune_for=NAME is its name now"},
     "distill": {"distill_recipe": "distill_for=NAME is its name now"},
     "detect": {
@@ -22,6 +24,8 @@ KEYS: dict[str, dict[str, str]] = {
 # command -> "key=value" -> what to type now.
 VALUES: dict[str, dict[str, str]] = {
     "detect": {
+        "protocol=short": "task=scenes",
+        "protocol=lvis05_fpn": "task=lvis05_fpn_1x",
         "task=detection": "outputs=boxes; task=NAME is the recipe now",
         "task=instance": "outputs=masks; task=NAME is the recipe now",
     },

@@ -128,18 +128,15 @@ def test_an_optional_part_fails_only_where_it_is_required(monkeypatch, capsys):
 
 
 def test_detectron2_is_asked_for_its_compiled_part(monkeypatch):
-    monkeypatch.setattr(
-        "visrep.transfer.detection.engine_d2.version", lambda: (None, "its _C cannot be imported")
-    )
+    monkeypatch.setattr("visrep.d2.installed.version", lambda: (None, "its _C cannot be imported"))
     found = doctor.detectron2()
     assert "_C cannot be imported" in found.problem
     assert doctor.INSTALL in found.problem and "engine=auto" in found.problem
 
 
 def test_detectron2_cannot_even_be_looked_for(monkeypatch):
-    for name in ("visrep.transfer.detection.engine_d2", "pycocotools"):
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delattr("visrep.transfer.detection.engine_d2", raising=False)
+    monkeypatch.setitem(sys.modules, "visrep.d2.installed", None)
+    monkeypatch.delattr("visrep.d2.installed", raising=False)
     assert "cannot look for it" in doctor.detectron2().problem
 
 

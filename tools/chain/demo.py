@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> None:
 
 def chain(out: Path, cfg: DictConfig) -> list[Job]:
     """The jobs of the demo, in an order that respects their needs."""
-    pretraining = ("pretrain", "data=scenes", f"method={cfg.recipe}", f"backbone={cfg.net}")
+    pretraining = ("pretrain", "data=scenes", f"method={cfg.pretraining}", f"backbone={cfg.net}")
     epochs = () if cfg.epochs is None else (f"epochs={cfg.epochs}",)
     jobs = [
         Job("pretrain", (*pretraining, *epochs), (), 200),
@@ -72,7 +72,7 @@ def _evaluations(out: Path, cfg: DictConfig, init: str, source: str) -> list[Job
         Job(
             f"detect-{init}-seed{seed}",
             (
-                *("detect", *here, "detection=scenes", "protocol=short"),
+                *("detect", *here, "detection=scenes", "task=scenes"),
                 *(f"engine={cfg.engine}", f"seed={seed}"),
             ),
             (source,),

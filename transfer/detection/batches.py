@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from visrep import dist
-from visrep.d2.protocol import Protocol
-from visrep.data.detection import Box, DetectionDataset, ImageRecord
-from visrep.errors import ConfigError, UserError
+from visrep.d2.recipe import DetectionRecipe, check_batch
+from visrep.data.detection import Box, DetectionDataset, ImageRecord, trainable
 from visrep.seeds import derive_seed, epoch_order, generator
 
 
@@ -30,7 +29,7 @@ class TrainingBatches:
 
     Args:
         dataset: the images and their boxes.
-        protocol: batch size, sizes, mirroring and whether masks are needed.
+        recipe: batch size, sizes, mirroring and whether masks are needed.
         seed: of the run.
         workers: decoding processes, 0 for none.
 
@@ -40,24 +39,15 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, dataset: DetectionDataset, *, protocol: Protocol, seed: int, workers: int = 0
+        self, dataset: DetectionDataset, *, recipe: DetectionRecipe, seed: int, workers: int = 0
     ) -> None:
-        self.records = [r for r in dataset.records if any(not box.crowd for box in r.boxes)]
-        if not self.records:
-            raise UserError(f"{dataset.name}: no image has a box, so there is nothing to train on")
-        if protocol.masks:
-            check_masks(dataset)
-        processes = dist.world_size()
-        if protocol.batch_size % processes:
-            raise ConfigError(
-                f"batch_size={protocol.batch_size} does not divide over {processes} processes: "
-                f"choose a multiple of {processes}"
-            )
-        self.protocol = protocol
+        self.records = trainable(dataset, masks=recipe.masks)
+        self.recipe = recipe
         self.seed = seed
         self.workers = workers
         self._orders: dict[int, list[int]] = {}
-        share = protocol.batch_size // processes
+        check_batch(recipe.batch_size)
+        share = recipe.batch_size // dist.world_size()
         self.slice = slice(dist.rank() * share, (dist.rank() + 1) * share)
 
     def members(self) -> Iterator[list[int]]:
@@ -72,7 +62,7 @@ class TrainingBatches:
                 record = self.records[index]
                 group = waiting[record.width >= record.height]
                 group.append(epoch * len(self.records) + place)
-                if len(group) == self.protocol.batch_size:
+                if len(group) == self.recipe.batch_size:
                     yield list(group)
                     group.clear()
             epoch += 1
@@ -106,10 +96,10 @@ class TrainingBatches:
         epoch, place = divmod(position, len(self.records))
         record = self.records[self._order(epoch)[place]]
         random = generator(self.seed, "sample", position)
-        choice = int(torch.randint(len(self.protocol.train_sizes), (), generator=random))
-        mirrored = self.protocol.flip and bool(torch.rand((), generator=random) < 0.5)
-        image = load(record, short=self.protocol.train_sizes[choice], most=self.protocol.max_size)
-        target = truth(record, image.shape[-2:], masks=self.protocol.masks)
+        choice = int(torch.randint(len(self.recipe.train_sizes), (), generator=random))
+        mirrored = self.recipe.flip and bool(torch.rand((), generator=random) < 0.5)
+        image = load(record, short=self.recipe.train_sizes[choice], most=self.recipe.max_size)
+        target = truth(record, image.shape[-2:], masks=self.recipe.masks)
         return mirror(image, target) if mirrored else (image, target)
 
     def _order(self, epoch: int) -> list[int]:
@@ -195,16 +185,6 @@ def mirror(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, 
     if "masks" in target:
         mirrored["masks"] = target["masks"].flip(-1)
     return image.flip(-1), mirrored
-
-
-def check_masks(dataset: DetectionDataset) -> None:
-    """Raise UserError where a box has no mask though masks are to be learned."""
-    for record in dataset.records:
-        if any(box.mask is None and not box.crowd for box in record.boxes):
-            raise UserError(
-                f"{record.file}: a box without a mask; use task=detection, or data with a mask "
-                "for every box"
-            )
 
 
 def _resized_mask(box: Box, height: int, width: int) -> Tensor:

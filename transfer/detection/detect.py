@@ -1,6 +1,6 @@
-"""`visrep detect weights=encoder.safetensors detection=scenes out=DIR`: finetune, measure.
+"""`visrep detect weights=encoder.safetensors task=scenes out=DIR`: finetune, measure.
 
-All layers of the encoder are trained with a Faster R-CNN (task=instance: Mask R-CNN) on
+The encoder is trained with a Faster R-CNN (outputs=masks: Mask R-CNN) as the task says, on
 detection.train, by Detectron2 or by torchvision, and the result is measured on detection.test: VOC
 AP in both forms and COCO AP of boxes, and COCO AP of masks. Numbers of the two engines are not
 comparable; every record names its engine and the form of its metric.
@@ -8,7 +8,7 @@ comparable; every record names its engine and the form of its metric.
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from visrep import dist
 from visrep.config import instantiate
+from visrep.d2 import installed
 from visrep.d2.pkl import with_stem_stride
-from visrep.d2.protocol import Protocol
+from visrep.d2.recipe import DetectionRecipe
 from visrep.data.detection import DetectionDataset
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError, UserError
@@ -29,6 +30,8 @@ from visrep.transfer.detection.evaluation.voc import FORMS, evaluate_voc
 from visrep.transfer.detection.prediction import Prediction
 from visrep.transfer.frozen.features import frozen_encoder
 
+# What an engine can learn -> the task that its records name.
+OUTPUTS = {"boxes": "detection", "masks": "instance"}
 INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 
 
@@ -36,11 +39,11 @@ def main(cfg: DictConfig) -> None:
     """Train, predict, measure, record."""
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
-    protocol = Protocol.read({str(key): value for key, value in config.items()})
+    recipe = DetectionRecipe.read({str(key): value for key, value in config.items()})
     engine, reason = choose_engine(cfg.engine)
-    if engine == "torchvision" and cfg.d2_opts:
-        raise ConfigError("d2_opts are settings of Detectron2: use engine=detectron2")
+    refuse(recipe, engine, opts=list(cfg.d2_opts))
     run = open_run(cfg)
+    run.log.info("task %s: %s", recipe.task, recipe.about)
     run.log.info("engine: %s (%s)", engine, reason)
     train, test = read_data(cfg)
     for dataset in (train, test):
@@ -56,7 +59,7 @@ def main(cfg: DictConfig) -> None:
         "encoder": coarser(encoder, cfg.stem_stride, run),
         "preprocess": preprocess,
         "dataset": train,
-        "protocol": protocol,
+        "recipe": recipe,
         "run": run,
         "workers": int(cfg.workers),
         "precision": str(cfg.precision),
@@ -68,7 +71,7 @@ def main(cfg: DictConfig) -> None:
         detector = engine_d2.train(**settings, opts=list(cfg.d2_opts))
     else:
         detector = engine_tv.train(**settings)
-    run.log.info("trained %d iterations in %.1f s", protocol.iterations, _since(started))
+    run.log.info("trained %d iterations in %.1f s", recipe.iterations, _since(started))
     started = time.perf_counter()
     predictions = _gathered(run, test, lambda share: detector.predict_all(share))
     run.log.info("predicted %d images in %.1f s", len(test.records), _since(started))
@@ -78,7 +81,7 @@ def main(cfg: DictConfig) -> None:
             run,
             test,
             predictions,
-            protocol=protocol,
+            recipe=recipe,
             engine=engine,
             weights=sha256,
             init=str(cfg.init),
@@ -96,7 +99,7 @@ def choose_engine(asked: str) -> tuple[str, str]:
         raise ConfigError(f"engine={asked}: choose auto, detectron2 or torchvision")
     if asked == "torchvision":
         return asked, "asked for; its numbers are not comparable with Detectron2's"
-    found, problem = engine_d2.version()
+    found, problem = installed.version()
     if found:
         return "detectron2", f"version {found}" if asked == "auto" else f"asked for, {found}"
     if asked == "detectron2":
@@ -104,6 +107,23 @@ def choose_engine(asked: str) -> tuple[str, str]:
             f"engine=detectron2: {problem}; install it as {INSTALL} says, or use engine=torchvision"
         )
     return "torchvision", f"{problem}; numbers are not comparable with Detectron2's"
+
+
+def refuse(recipe: DetectionRecipe, engine: str, *, opts: Sequence[Any] = ()) -> None:
+    """Raise ConfigError where `engine` cannot do what the recipe, or `opts`, asks for."""
+    if recipe.outputs not in OUTPUTS:
+        raise ConfigError(
+            f"outputs={recipe.outputs}: no engine learns it yet; choose {' or '.join(OUTPUTS)}, or "
+            "write Detectron2's config of the task: visrep convert to=detectron2"
+        )
+    if engine == "torchvision" and recipe.beyond:
+        raise ConfigError(
+            f"task={recipe.task} has settings that only Detectron2 knows "
+            f"({', '.join(recipe.beyond)}): use engine=detectron2, or detectron2=null to leave "
+            "them out"
+        )
+    if engine == "torchvision" and opts:
+        raise ConfigError("d2_opts are settings of Detectron2: use engine=detectron2")
 
 
 def coarser(encoder: ResNet, stem_stride: int | None, run: Run) -> ResNet:
@@ -143,7 +163,7 @@ def measure(
     dataset: DetectionDataset,
     predictions: Mapping[str, Prediction],
     *,
-    protocol: Protocol,
+    recipe: DetectionRecipe,
     engine: str,
     weights: str,
     init: str,
@@ -152,15 +172,16 @@ def measure(
 
     def record(metric: str, value: float, form: str, **extra: Any) -> None:
         run.record(
-            task=protocol.task,
+            task=OUTPUTS[recipe.outputs],
             dataset=dataset.name,
             metric=metric,
             value=value,
             weights=weights,
             init=init,
             engine=engine,
-            head=protocol.head,
-            iterations=protocol.iterations,
+            recipe=recipe.task,
+            head=recipe.head,
+            iterations=recipe.iterations,
             form=form,
             **extra,
         )
@@ -171,7 +192,7 @@ def measure(
     for metric, value in voc.numbers().items():
         form = "VOC area" if metric.endswith("_area") else "VOC 11-point"
         record(metric, value, form, classes_without_truth=voc.without_truth)
-    kinds = {"bbox": "coco_"} | ({"segm": "mask_"} if protocol.masks else {})
+    kinds = {"bbox": "coco_"} | ({"segm": "mask_"} if recipe.masks else {})
     for kind, prefix in kinds.items():
         coco = evaluate_coco(dataset, predictions, kind=kind)
         for metric, value in coco.numbers.items():

@@ -1,13 +1,11 @@
 """Detection by Detectron2: its own model, data mapping, losses and training loop.
 
-Its yacs config is filled from the protocol (`d2_settings`), its `SimpleTrainer` runs with hooks of
-ours, and the evaluation is ours, from memory. A net that its ResNet holds runs in it; others run in
-the backbone of `d2_backbone`. Detectron2 is imported inside functions only.
+Its yacs config is filled from the recipe (`visrep.d2.settings`), its `SimpleTrainer` runs with
+hooks of ours, and the evaluation is ours, from memory. A net that its ResNet holds runs in it;
+others run in the backbone of `visrep.d2.backbone`. Detectron2 is imported inside functions only.
 """
 
-import importlib.util
 import signal
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,10 @@ from visrep.d2 import heads
 from visrep.d2.backbone import add_visrep_config
 from visrep.d2.data import dataset_dict, mapper, register, training_loader
 from visrep.d2.log import diverged, logged_to
-from visrep.d2.protocol import Protocol
-from visrep.d2.settings import detection_settings, norm_name
+from visrep.d2.recipe import DetectionRecipe
+from visrep.d2.settings import detection_settings, merge, norm_name
 from visrep.d2.weights import place
-from visrep.data.detection import DetectionDataset
+from visrep.data.detection import DetectionDataset, trainable
 from visrep.data.preprocess import Preprocess
 from visrep.engine import snapshot
 from visrep.engine.precise_bn import reestimate
@@ -32,26 +30,9 @@ from visrep.engine.writers import Meter
 from visrep.errors import ConfigError
 from visrep.nn.resnet import ResNet
 from visrep.seeds import derive_seed
-from visrep.transfer.detection.batches import check_masks
 from visrep.transfer.detection.masks import to_rle
 from visrep.transfer.detection.prediction import Prediction
 from visrep.weights.encoder_file import EncoderFile
-
-
-def version() -> tuple[str | None, str]:
-    """Detectron2's version, or None and why it cannot be used."""
-    if importlib.util.find_spec("detectron2") is None:
-        return None, "Detectron2 is not installed"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its use of torch.jit.script
-            import detectron2
-            from detectron2 import _C  # noqa: F401 (the compiled part)
-            from detectron2.modeling import build_model  # noqa: F401
-    except Exception as error:  # a broken installation raises anything
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return None, f"Detectron2 cannot be imported ({first})"
-    return str(detectron2.__version__), ""
 
 
 class Detector:
@@ -93,7 +74,7 @@ def train(
     encoder: ResNet,
     preprocess: Preprocess,
     dataset: DetectionDataset,
-    protocol: Protocol,
+    recipe: DetectionRecipe,
     run: Run,
     workers: int,
     precision: str,
@@ -103,7 +84,7 @@ def train(
 ) -> Detector:
     """Train Detectron2's R-CNN on `dataset`, all layers of `encoder` included.
 
-    `opts` are its own settings, [KEY, value, ...], and win over the protocol.
+    `opts` are its own settings, [KEY, value, ...], and win over the recipe.
 
     Raises:
         ConfigError: a setting that Detectron2 does not know, or a precision it cannot do here.
@@ -114,17 +95,16 @@ def train(
     from detectron2.solver import build_lr_scheduler
     from detectron2.utils.env import seed_all_rng
 
-    if protocol.masks:
-        check_masks(dataset)
-    cfg = configure(encoder, preprocess, dataset, protocol, run=run, workers=workers, opts=opts)
+    trainable(dataset, masks=recipe.masks)
+    cfg = configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
     found = snapshot.latest(run.out / "snapshots")
     start, state = found or (0, {})
     with logged_to(run.out), diverged():
         seed_all_rng(derive_seed(run.seed, "detectron2", start, dist.rank()) % 2**31)
         model = build_model(cfg)
-        place(model, encoder, head=protocol.head)
+        place(model, encoder)
         optimizer = _optimizer(cfg, model)
-        loader = training_loader(cfg, dataset, seed=derive_seed(run.seed, "order", start) % 2**31)
+        loader = training_loader(cfg, seed=derive_seed(run.seed, "order", start) % 2**31)
         trainer = _trainer(precision, run, _distributed(model), loader, optimizer)
         schedule = build_lr_scheduler(cfg, optimizer)
         if found:
@@ -139,13 +119,13 @@ def train(
             snapshot.save(run.out / "snapshots", step, state)
             dist.barrier()
 
-        report = _report(run, protocol, start=start, log_every=log_every)
+        report = _report(run, recipe, start=start, log_every=log_every)
         keep = _keep(save, every=snapshot_every)
         trainer.register_hooks([hooks.LRScheduler(optimizer, schedule), report, keep])
         trainer.train(start, cfg.SOLVER.MAX_ITER)
-        if protocol.precise_bn:
-            run.log.info("precise batch norm: statistics from %d batches", protocol.precise_bn)
-            _precise(trainer, protocol.precise_bn)
+        if recipe.precise_bn:
+            run.log.info("precise batch norm: statistics from %d batches", recipe.precise_bn)
+            _precise(trainer, recipe.precise_bn)
     return Detector(model, cfg)
 
 
@@ -153,7 +133,7 @@ def configure(
     encoder: ResNet,
     preprocess: Preprocess,
     dataset: DetectionDataset,
-    protocol: Protocol,
+    recipe: DetectionRecipe,
     *,
     run: Run,
     workers: int,
@@ -166,18 +146,23 @@ def configure(
     file = EncoderFile(
         backbone=encoder.spec, preprocess=preprocess.to_dict(), tensors=encoder.state_dict()
     )
-    classes, norm = len(dataset.classes), norm_name(run.device)
-    nested = detection_settings(file, protocol, classes=classes, norm=norm)
-    nested["MODEL"]["DEVICE"] = str(run.device)
-    nested["INPUT"]["MASK_FORMAT"] = "bitmask"
-    nested |= {"DATALOADER": {"NUM_WORKERS": workers}, "SEED": run.seed}
+    nested = detection_settings(file, recipe, norm=norm_name(run.device))
+    ours = {
+        "MODEL": {"DEVICE": str(run.device), "ROI_HEADS": {"NUM_CLASSES": len(dataset.classes)}},
+        "INPUT": {"MASK_FORMAT": "bitmask"},
+        "DATASETS": {"TRAIN": [register(dataset)], "TEST": []},
+        "DATALOADER": {"NUM_WORKERS": workers},
+        "OUTPUT_DIR": str(run.out),
+        "SEED": run.seed,
+    }
+    merge(nested, ours)
     if "VISREP" in nested["MODEL"]:
         add_visrep_config(cfg)
     heads.register()
-    cfg.merge_from_other_cfg(CfgNode(nested))
-    cfg.DATASETS.TRAIN = (register(dataset),)
-    cfg.DATASETS.TEST = ()
-    cfg.OUTPUT_DIR = str(run.out)
+    try:
+        cfg.merge_from_other_cfg(CfgNode(nested))
+    except (KeyError, AssertionError, ValueError) as error:
+        raise ConfigError(f"task={recipe.task}: its detectron2 settings: {error}") from error
     try:
         cfg.merge_from_list([str(o) if isinstance(o, Path) else o for o in opts])
     except (KeyError, AssertionError, ValueError) as error:
@@ -221,14 +206,14 @@ def _trainer(precision: str, run: Run, model: nn.Module, loader: Any, optimizer:
     return AMPTrainer(model, loader, optimizer, grad_scaler=scaler, precision=torch.bfloat16)
 
 
-def _report(run: Run, protocol: Protocol, *, start: int, log_every: int) -> Any:
+def _report(run: Run, recipe: DetectionRecipe, *, start: int, log_every: int) -> Any:
     """A hook that hands Detectron2's losses to our writers."""
     from detectron2.engine import HookBase
 
     class Report(HookBase):
         def before_train(self) -> None:
-            self.writers = run.writers(total=protocol.iterations, label="detect")
-            self.meter = Meter(start=start, total=protocol.iterations)
+            self.writers = run.writers(total=recipe.iterations, label="detect")
+            self.meter = Meter(start=start, total=recipe.iterations)
             for writer in self.writers:
                 writer.rewind(start)
 
@@ -239,9 +224,9 @@ def _report(run: Run, protocol: Protocol, *, start: int, log_every: int) -> Any:
             latest = {k: v for k, (v, _) in self.trainer.storage.latest().items()}
             losses = {k: v for k, v in latest.items() if k.startswith("loss_")}
             self.meter.add({"loss": latest["total_loss"], **losses})
-            self.meter.images += protocol.batch_size
+            self.meter.images += recipe.batch_size
             self.meter.data_time += latest.get("data_time", 0.0)
-            if step % log_every == 0 or step == protocol.iterations:
+            if step % log_every == 0 or step == recipe.iterations:
                 metrics = self.meter.read(step)
                 metrics["lr"] = latest["lr"]
                 for writer in self.writers:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from visrep import dist
-from visrep.d2.protocol import Protocol
+from visrep.d2.recipe import DetectionRecipe
 from visrep.data.detection import DetectionDataset
 from visrep.data.preprocess import Preprocess
 from visrep.engine import optim
@@ -47,7 +47,7 @@ def train(
     encoder: ResNet,
     preprocess: Preprocess,
     dataset: DetectionDataset,
-    protocol: Protocol,
+    recipe: DetectionRecipe,
     run: Run,
     workers: int,
     precision: str,
@@ -58,33 +58,33 @@ def train(
     detector = Detector(
         encoder=encoder,
         classes=len(dataset.classes),
-        protocol=protocol,
+        recipe=recipe,
         preprocess=preprocess,
         seed=run.seed,
     )
     if dist.world_size() > 1:
         set_batchnorm(detector, mode="sync")
     task = DetectionTask(detector)
-    batches = TrainingBatches(dataset, protocol=protocol, seed=run.seed, workers=workers)
+    batches = TrainingBatches(dataset, recipe=recipe, seed=run.seed, workers=workers)
     groups = optim.parameter_groups(
-        task, lr=protocol.lr, weight_decay=protocol.weight_decay, exclude=["norm"]
+        task, lr=recipe.lr, weight_decay=recipe.weight_decay, exclude=["norm"]
     )
     trainer = Trainer(
         task=task,
-        optimizer=torch.optim.SGD(groups, lr=protocol.lr, momentum=protocol.momentum),
-        schedule=protocol.schedule(),
+        optimizer=torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum),
+        schedule=recipe.schedule(),
         batches=batches,
-        total_steps=protocol.iterations,
+        total_steps=recipe.iterations,
         device=run.device,
         out=run.out,
         precision=precision,
         snapshot_every=snapshot_every,
         log_every=log_every,
-        writers=run.writers(total=protocol.iterations, label="detect"),
+        writers=run.writers(total=recipe.iterations, label="detect"),
     )
     trainer.fit()
-    if protocol.precise_bn:
-        run.log.info("precise batch norm: statistics from %d batches", protocol.precise_bn)
-        stream = batches.iterate(protocol.iterations)
-        reestimate(task, stream, count=protocol.precise_bn, forward=task)
+    if recipe.precise_bn:
+        run.log.info("precise batch norm: statistics from %d batches", recipe.precise_bn)
+        stream = batches.iterate(recipe.iterations)
+        reestimate(task, stream, count=recipe.precise_bn, forward=task)
     return detector.eval()

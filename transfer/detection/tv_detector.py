@@ -9,10 +9,11 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from visrep.d2.protocol import Protocol
+from visrep.d2.backbone import freeze
+from visrep.d2.recipe import DetectionRecipe
 from visrep.data.detection import DetectionDataset
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError
@@ -27,12 +28,12 @@ from visrep.transfer.detection.tv_proposals import Anchors, ProposalNetwork, Sam
 
 
 class Detector(GeneralizedRCNN):
-    """torchvision's R-CNN around a copy of `encoder`, all of whose layers are trained.
+    """torchvision's R-CNN around a copy of `encoder`, whose layers are trained as the recipe says.
 
     Args:
         encoder: its weights are copied; its strides place anchors and pooling.
         classes: of objects, K.
-        protocol: head, sizes of anchors and heads, sampling, thresholds.
+        recipe: head, frozen parts, sizes of anchors and heads, sampling, thresholds.
         preprocess: how the encoder expects its input.
         seed: of the fresh layers.
     """
@@ -42,20 +43,24 @@ class Detector(GeneralizedRCNN):
         *,
         encoder: ResNet,
         classes: int,
-        protocol: Protocol,
+        recipe: DetectionRecipe,
         preprocess: Preprocess,
         seed: int,
     ) -> None:
         encoder = copy.deepcopy(encoder).train().requires_grad_(True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "detector"))
-            build = _c4 if protocol.head == "c4" else _fpn
-            backbone, heads = build(encoder, classes, protocol)
-            rpn = _proposals(encoder, backbone.out_channels, protocol)
+            build = _c4 if recipe.head == "c4" else _fpn
+            backbone, heads = build(encoder, classes, recipe)
+            rpn = _proposals(encoder, backbone.out_channels, recipe)
+        freeze(encoder, recipe.freeze_at, frozen_norms)
+        if recipe.norm == "FrozenBN":
+            for part in (backbone, heads):
+                frozen_norms(part)
         # A pyramid adds maps of different strides, which must divide the padded image.
-        divisor = 1 if protocol.head == "c4" else encoder.strides[3]
+        divisor = 1 if recipe.head == "c4" else encoder.strides[3]
         super().__init__(backbone, rpn, heads, _Normalise(preprocess, divisor))
-        self.protocol = protocol
+        self.recipe = recipe
 
     @property
     def device(self) -> torch.device:
@@ -74,7 +79,7 @@ class Detector(GeneralizedRCNN):
     def predict_all(self, dataset: DetectionDataset) -> dict[str, Prediction]:
         """Detections in every image of `dataset`, by image id."""
         self.eval()
-        size = {"short": self.protocol.test_size, "most": self.protocol.max_size}
+        size = {"short": self.recipe.test_size, "most": self.recipe.max_size}
         return {
             record.id: self.predict(load(record, **size), height=record.height, width=record.width)
             for record in dataset.records
@@ -148,17 +153,17 @@ class _C4(nn.Module):
 class _Pyramid(nn.Module):
     """Features of layer `first` to layer4, merged from coarse to fine, and one coarser map."""
 
-    def __init__(self, encoder: ResNet, protocol: Protocol) -> None:
+    def __init__(self, encoder: ResNet, recipe: DetectionRecipe) -> None:
         super().__init__()
         self.encoder = encoder
-        self.first = protocol.fpn_first
+        self.first = recipe.fpn_first
         self.names = [f"layer{number}" for number in range(self.first, 5)]
-        self.out_channels = protocol.fpn_channels
+        self.out_channels = recipe.fpn_channels
         self.fpn = FeaturePyramidNetwork(
             list(encoder.channels[self.first - 1 :]),
-            protocol.fpn_channels,
+            recipe.fpn_channels,
             extra_blocks=LastLevelMaxPool(),
-            norm_layer=BatchNorm if protocol.fpn_norm else None,
+            norm_layer=BatchNorm if recipe.fpn_norm and recipe.norm == "BN" else None,
         )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -166,37 +171,40 @@ class _Pyramid(nn.Module):
         return self.fpn(OrderedDict(zip(self.names, maps, strict=True)))
 
 
-def _c4(encoder: ResNet, classes: int, protocol: Protocol) -> tuple[_C4 | _Pyramid, RegionHeads]:
+Parts = tuple[_C4 | _Pyramid, RegionHeads]
+
+
+def _c4(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
     head = nn.Sequential(OrderedDict(layer4=encoder.layer4))
     encoder.layer4 = nn.Sequential()  # it runs on regions, not on the image
-    if protocol.extra_norm:
+    if recipe.extra_norm:
         head.add_module("norm", BatchNorm(encoder.channels[3]))
     masks = None
-    if protocol.masks:
-        masks = _mask_head(encoder.channels[3], classes, convs=0, width=protocol.mask_width)
+    if recipe.masks:
+        masks = _mask_head(encoder.channels[3], classes, convs=0, width=recipe.mask_width)
     pool = AlignedRoIAlign(
-        maps=["layer3"], strides=[encoder.strides[2]], output_size=protocol.box_pool
+        maps=["layer3"], strides=[encoder.strides[2]], output_size=recipe.box_pool
     )
-    return _C4(encoder), _heads(protocol, pool, head, encoder.channels[3], classes, masks, None)
+    return _C4(encoder), _heads(recipe, pool, head, encoder.channels[3], classes, masks, None)
 
 
-def _fpn(encoder: ResNet, classes: int, protocol: Protocol) -> tuple[_C4 | _Pyramid, RegionHeads]:
-    backbone = _Pyramid(encoder, protocol)
-    strides = encoder.strides[protocol.fpn_first - 1 :]
-    pool = AlignedRoIAlign(maps=backbone.names, strides=strides, output_size=protocol.box_pool)
-    head = TwoMLPHead(protocol.fpn_channels * protocol.box_pool**2, protocol.box_width)
+def _fpn(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
+    backbone = _Pyramid(encoder, recipe)
+    strides = encoder.strides[recipe.fpn_first - 1 :]
+    pool = AlignedRoIAlign(maps=backbone.names, strides=strides, output_size=recipe.box_pool)
+    head = TwoMLPHead(recipe.fpn_channels * recipe.box_pool**2, recipe.box_width)
     for layer in (head.fc6, head.fc7):
         nn.init.kaiming_uniform_(layer.weight, a=1)  # "Xavier" of Caffe2
         nn.init.zeros_(layer.bias)
     masks = mask_pool = None
-    if protocol.masks:
-        masks = _mask_head(protocol.fpn_channels, classes, convs=4, width=protocol.mask_width)
+    if recipe.masks:
+        masks = _mask_head(recipe.fpn_channels, classes, convs=4, width=recipe.mask_width)
         mask_pool = AlignedRoIAlign(maps=backbone.names, strides=strides, output_size=14)
-    return backbone, _heads(protocol, pool, head, protocol.box_width, classes, masks, mask_pool)
+    return backbone, _heads(recipe, pool, head, recipe.box_width, classes, masks, mask_pool)
 
 
 def _heads(
-    protocol: Protocol,
+    recipe: DetectionRecipe,
     pool: AlignedRoIAlign,
     head: nn.Module,
     width: int,
@@ -214,11 +222,22 @@ def _heads(
         predictor=predictor,
         masks=masks,
         mask_pool=mask_pool,
-        roi_batch=protocol.roi_batch,
-        score_threshold=protocol.score_threshold,
-        nms_threshold=protocol.nms_threshold,
-        detections=protocol.detections_per_image,
+        roi_batch=recipe.roi_batch,
+        score_threshold=recipe.score_threshold,
+        nms_threshold=recipe.nms_threshold,
+        detections=recipe.detections_per_image,
     )
+
+
+def frozen_norms(module: nn.Module) -> nn.Module:
+    """`module` with its batch norms frozen: statistics, scales and shifts stay as they are."""
+    if isinstance(module, BatchNorm):
+        frozen = FrozenBatchNorm2d(module.num_features, eps=module.eps)
+        frozen.load_state_dict(module.state_dict())
+        return frozen
+    for name, child in module.named_children():
+        setattr(module, name, frozen_norms(child))
+    return module
 
 
 def _mask_head(ins: int, classes: int, *, convs: int, width: int) -> nn.Sequential:
@@ -238,26 +257,26 @@ def _mask_head(ins: int, classes: int, *, convs: int, width: int) -> nn.Sequenti
     return nn.Sequential(*layers, logits)
 
 
-def _proposals(encoder: ResNet, width: int, protocol: Protocol) -> ProposalNetwork:
+def _proposals(encoder: ResNet, width: int, recipe: DetectionRecipe) -> ProposalNetwork:
     anchors = Anchors(
-        sizes=protocol.anchors(encoder.strides),
-        ratios=protocol.anchor_ratios,
-        strides=protocol.strides(encoder.strides),
+        sizes=recipe.anchors(encoder.strides),
+        ratios=recipe.anchor_ratios,
+        strides=recipe.strides(encoder.strides),
     )
     kept = {
         name: dict(zip(("training", "testing"), counts, strict=True))
-        for name, counts in (("pre", protocol.rpn_pre_nms), ("post", protocol.rpn_post_nms))
+        for name, counts in (("pre", recipe.rpn_pre_nms), ("post", recipe.rpn_post_nms))
     }
     rpn = ProposalNetwork(
         anchors,
         RPNHead(width, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
-        batch_size_per_image=protocol.rpn_batch,
+        batch_size_per_image=recipe.rpn_batch,
         positive_fraction=0.5,
         pre_nms_top_n=kept["pre"],
         post_nms_top_n=kept["post"],
         nms_thresh=0.7,
     )
-    rpn.fg_bg_sampler = Sampler(count=protocol.rpn_batch, positive=0.5)
+    rpn.fg_bg_sampler = Sampler(count=recipe.rpn_batch, positive=0.5)
     return rpn

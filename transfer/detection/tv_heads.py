@@ -80,7 +80,7 @@ class RegionHeads(RoIHeads):
         predictor: R x D to class logits and box deltas.
         masks: None, or mask head and predictor as one module.
         mask_pool: for masks; None shares the features of `head`.
-        roi_batch, score_threshold, nms_threshold, detections: see `visrep.d2.protocol`.
+        roi_batch, score_threshold, nms_threshold, detections: see `visrep.d2.recipe`.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ same `.pkl` serves, and so do its checkpoints.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -52,8 +53,10 @@ def build_visrep_resnet_backbone(cfg: Any, input_shape: Any) -> Any:
     MODEL.BACKBONE's FREEZE_AT."""
     if input_shape.channels != 3:
         raise UserError(f"visrep's ResNet takes 3 channels, not {input_shape.channels}")
+    from detectron2.layers import FrozenBatchNorm2d
+
     net = _net(cfg)
-    _freeze(net, cfg.MODEL.BACKBONE.FREEZE_AT)
+    freeze(net, cfg.MODEL.BACKBONE.FREEZE_AT, FrozenBatchNorm2d.convert_frozen_batchnorm)
     return _backbone_class()(net, list(cfg.MODEL.RESNETS.OUT_FEATURES))
 
 
@@ -106,15 +109,16 @@ def _net(cfg: Any) -> ResNet:
     return net
 
 
-def _freeze(net: ResNet, stages: int) -> None:
-    """Freeze the stem (1), and the first layers (2: layer1, ...), as Detectron2's ResNet does."""
-    from detectron2.layers import FrozenBatchNorm2d
+def freeze(net: ResNet, count: int, frozen: Callable[[nn.Module], nn.Module]) -> None:
+    """Stop the training of the first `count` parts of `net` (1: the stem, 2: also layer1, ...), as
+    Detectron2's ResNet does.
 
+    frozen: turns the norms of a module into frozen ones and returns the module.
+    """
     parts = [("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)]
-    for names in parts[:stages]:
+    for names in parts[:count]:
         for name in names:
-            frozen = FrozenBatchNorm2d.convert_frozen_batchnorm(getattr(net, name))
-            setattr(net, name, frozen.requires_grad_(False))
+            setattr(net, name, frozen(getattr(net, name)).requires_grad_(False))
 
 
 @functools.cache

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from visrep import dist
+from visrep.d2.recipe import check_batch
 from visrep.data.detection import DetectionDataset, ImageRecord
-from visrep.errors import ConfigError, UserError
+from visrep.errors import UserError
 
 
 def register(dataset: DetectionDataset) -> str:
@@ -64,30 +64,29 @@ def mapper(cfg: Any, *, training: bool) -> Any:
     return read
 
 
-def training_loader(cfg: Any, dataset: DetectionDataset, *, seed: int) -> Any:
-    """Detectron2's endless loader of training batches, in an order that follows `seed`.
+def training_loader(cfg: Any, *, seed: int) -> Any:
+    """Detectron2's endless loader of batches of DATASETS.TRAIN, in an order that follows `seed`.
 
     Images without a box are left out, and a batch holds images of one orientation.
 
     Raises:
-        UserError: no image has a box.
         ConfigError: the batch does not divide over the processes.
     """
     from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
-    from detectron2.data.samplers import TrainingSampler
+    from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 
-    if not any(not box.crowd for record in dataset.records for box in record.boxes):
-        raise UserError(f"{dataset.name}: no image has a box, so there is nothing to train on")
-    if cfg.SOLVER.IMS_PER_BATCH % dist.world_size():
-        raise ConfigError(
-            f"batch_size={cfg.SOLVER.IMS_PER_BATCH} does not divide over {dist.world_size()} "
-            "processes: choose a multiple"
-        )
+    check_batch(cfg.SOLVER.IMS_PER_BATCH)
     entries = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=True)
+    sampler = TrainingSampler(len(entries), seed=seed)
+    if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":  # LVIS, arXiv 1908.03195
+        repeats = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            entries, cfg.DATALOADER.REPEAT_THRESHOLD
+        )
+        sampler = RepeatFactorTrainingSampler(repeats, seed=seed)
     return build_detection_train_loader(
         entries,
         mapper=mapper(cfg, training=True),
-        sampler=TrainingSampler(len(entries), seed=seed),
+        sampler=sampler,
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         aspect_ratio_grouping=True,
         num_workers=cfg.DATALOADER.NUM_WORKERS,

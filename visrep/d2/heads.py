@@ -1,4 +1,4 @@
-"""Detectron2's C4 head with any layer4 of ours, and with the extra norm of MoCo's protocol.
+"""Detectron2's C4 head with any layer4 of ours, and with the extra norm of MoCo's recipe.
 
 Detectron2's own C4 head always has three bottleneck blocks, which is wrong for ResNet-18 and 34,
 and has no norm after them, which features from self-supervised weights need (arXiv 1911.05722,

@@ -1,23 +1,36 @@
-"""A protocol in the words of Detectron2's configuration. Nothing here imports Detectron2."""
+"""A recipe in the words of Detectron2's configuration. Nothing here imports Detectron2."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from visrep import dist
 from visrep.d2.heads import EXTRA_NORM, PLAIN
-from visrep.d2.pkl import native, settings
-from visrep.d2.protocol import Protocol
+from visrep.d2.pkl import describe, native, settings
+from visrep.d2.recipe import DetectionRecipe, flat
+from visrep.errors import ConfigError
 from visrep.nn.resnet import BASIC
 from visrep.weights.encoder_file import EncoderFile, build
 
 
-def held_by_detectron2(backbone: dict[str, Any], protocol: Protocol) -> bool:
+def held_by_detectron2(backbone: dict[str, Any], recipe: DetectionRecipe) -> bool:
     """Whether Detectron2's own backbone and head hold this net; its C4 head has bottlenecks."""
-    if protocol.head == "c4" and backbone["depth"] in BASIC:
+    if recipe.head == "c4" and backbone["depth"] in BASIC:
         return False
     return native(backbone)
+
+
+def problem(backbone: dict[str, Any], recipe: DetectionRecipe) -> str | None:
+    """Why Detectron2 cannot do the task with this net, as a clause; None if it can."""
+    dilation = flat(recipe.detectron2).get("MODEL.RESNETS.RES5_DILATION", 1)
+    if dilation != 1 and not (native(backbone) and backbone["depth"] not in BASIC):
+        return (
+            "only Detectron2's own ResNet with bottlenecks can have a dilated res5, not "
+            f"{describe(backbone)}"
+        )
+    return None
 
 
 def norm_name(device: torch.device) -> str:
@@ -27,90 +40,109 @@ def norm_name(device: torch.device) -> str:
     return "SyncBN" if device.type == "cuda" else "naiveSyncBN"
 
 
-def detection_settings(
-    file: EncoderFile, protocol: Protocol, *, classes: int, norm: str
-) -> dict[str, Any]:
-    """What Detectron2's config must say, as nested dicts; the data sets are left to the caller.
+def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str) -> dict[str, Any]:
+    """What Detectron2's config must say, as nested dicts; the data are those that the recipe names.
+
+    norm: what a norm that trains is, such as SyncBN; FrozenBN freezes those of any recipe.
 
     Raises:
-        ConfigError: `norm` is none that keeps the encoder's statistics.
+        ConfigError: `norm` is none that keeps the encoder's statistics, or the net cannot do it.
     """
-    fpn, trained = protocol.head == "fpn", norm != "FrozenBN"
-    config = settings(file, norm=norm, own=held_by_detectron2(file.backbone, protocol))
+    cannot = problem(file.backbone, recipe)
+    if cannot:
+        raise ConfigError(f"task={recipe.task}: {cannot}")
+    norm = recipe.norm if recipe.norm == "FrozenBN" else norm
+    fpn, trained = recipe.head == "fpn", norm != "FrozenBN"
+    config = settings(file, norm=norm, own=held_by_detectron2(file.backbone, recipe))
     model, backbone_strides = config["MODEL"], build(file.backbone).strides
-    strides = protocol.strides(backbone_strides)
-    model["MASK_ON"] = protocol.masks
+    strides = recipe.strides(backbone_strides)
+    model["BACKBONE"]["FREEZE_AT"] = recipe.freeze_at
+    model["MASK_ON"] = recipe.masks
+    if recipe.outputs == "keypoints":
+        model["KEYPOINT_ON"] = True
     model["ANCHOR_GENERATOR"] = {
-        "SIZES": protocol.anchors(backbone_strides),
-        "ASPECT_RATIOS": [list(protocol.anchor_ratios)],
+        "SIZES": recipe.anchors(backbone_strides),
+        "ASPECT_RATIOS": [list(recipe.anchor_ratios)],
     }
     model["RPN"] = {
-        "BATCH_SIZE_PER_IMAGE": protocol.rpn_batch,
-        "PRE_NMS_TOPK_TRAIN": protocol.rpn_pre_nms[0],
-        "PRE_NMS_TOPK_TEST": protocol.rpn_pre_nms[1],
-        "POST_NMS_TOPK_TRAIN": protocol.rpn_post_nms[0],
-        "POST_NMS_TOPK_TEST": protocol.rpn_post_nms[1],
+        "BATCH_SIZE_PER_IMAGE": recipe.rpn_batch,
+        "PRE_NMS_TOPK_TRAIN": recipe.rpn_pre_nms[0],
+        "PRE_NMS_TOPK_TEST": recipe.rpn_pre_nms[1],
+        "POST_NMS_TOPK_TRAIN": recipe.rpn_post_nms[0],
+        "POST_NMS_TOPK_TEST": recipe.rpn_post_nms[1],
     }
     model["ROI_HEADS"] = {
-        "NUM_CLASSES": classes,
-        "BATCH_SIZE_PER_IMAGE": protocol.roi_batch,
-        "SCORE_THRESH_TEST": protocol.score_threshold,
-        "NMS_THRESH_TEST": protocol.nms_threshold,
+        "BATCH_SIZE_PER_IMAGE": recipe.roi_batch,
+        "SCORE_THRESH_TEST": recipe.score_threshold,
+        "NMS_THRESH_TEST": recipe.nms_threshold,
     }
-    model["ROI_BOX_HEAD"] = {"POOLER_RESOLUTION": protocol.box_pool}
+    model["ROI_BOX_HEAD"] = {"POOLER_RESOLUTION": recipe.box_pool}
     model["ROI_MASK_HEAD"] = {
         "NAME": "MaskRCNNConvUpsampleHead",
-        "CONV_DIM": protocol.mask_width,
+        "CONV_DIM": recipe.mask_width,
         "NUM_CONV": 4 if fpn else 0,
         "POOLER_RESOLUTION": 14,
     }
     if fpn:
         model["BACKBONE"]["NAME"] = model["BACKBONE"]["NAME"].replace("resnet_", "resnet_fpn_")
-        features = [f"res{number + 1}" for number in range(protocol.fpn_first, 5)]
+        features = [f"res{number + 1}" for number in range(recipe.fpn_first, 5)]
         levels = [f"p{int(math.log2(stride))}" for stride in strides]
         model["RESNETS"]["OUT_FEATURES"] = ["res2", "res3", "res4", "res5"]
         model["FPN"] = {
             "IN_FEATURES": features,
-            "OUT_CHANNELS": protocol.fpn_channels,
-            "NORM": norm if protocol.fpn_norm and trained else "",
+            "OUT_CHANNELS": recipe.fpn_channels,
+            "NORM": norm if recipe.fpn_norm and trained else "",
         }
         model["RPN"]["IN_FEATURES"] = levels
+        if recipe.outputs == "semantic":
+            model["META_ARCHITECTURE"] = "SemanticSegmentor"
+            model["SEM_SEG_HEAD"] = {"IN_FEATURES": levels[:-1], "COMMON_STRIDE": strides[0]}
         model["ROI_HEADS"] |= {"NAME": "StandardROIHeads", "IN_FEATURES": levels[:-1]}
         model["ROI_BOX_HEAD"] |= {
             "NAME": "FastRCNNConvFCHead",
             "NUM_FC": 2,
-            "FC_DIM": protocol.box_width,
+            "FC_DIM": recipe.box_width,
         }
     else:
         model["RESNETS"]["OUT_FEATURES"] = ["res4"]
         model["ROI_HEADS"] |= {
-            "NAME": EXTRA_NORM if protocol.extra_norm else PLAIN,
+            "NAME": EXTRA_NORM if recipe.extra_norm else PLAIN,
             "IN_FEATURES": ["res4"],
         }
         model["RPN"]["IN_FEATURES"] = ["res4"]
     config["INPUT"] |= {
-        "MIN_SIZE_TRAIN": list(protocol.train_sizes),
-        "MIN_SIZE_TEST": protocol.test_size,
-        "MAX_SIZE_TRAIN": protocol.max_size,
-        "MAX_SIZE_TEST": protocol.max_size,
-        "RANDOM_FLIP": "horizontal" if protocol.flip else "none",
+        "MIN_SIZE_TRAIN": list(recipe.train_sizes),
+        "MIN_SIZE_TEST": recipe.test_size,
+        "MAX_SIZE_TRAIN": recipe.max_size,
+        "MAX_SIZE_TEST": recipe.max_size,
+        "RANDOM_FLIP": "horizontal" if recipe.flip else "none",
     }
     config["SOLVER"] = {
-        "IMS_PER_BATCH": protocol.batch_size,
-        "BASE_LR": protocol.lr,
-        "MOMENTUM": protocol.momentum,
-        "WEIGHT_DECAY": protocol.weight_decay,
+        "IMS_PER_BATCH": recipe.batch_size,
+        "BASE_LR": recipe.lr,
+        "MOMENTUM": recipe.momentum,
+        "WEIGHT_DECAY": recipe.weight_decay,
         "WEIGHT_DECAY_NORM": 0.0,
-        "MAX_ITER": protocol.iterations,
-        "STEPS": protocol.milestones,
-        "WARMUP_ITERS": protocol.warmup,
-        "WARMUP_FACTOR": protocol.warmup_factor,
+        "MAX_ITER": recipe.iterations,
+        "STEPS": recipe.milestones,
+        "WARMUP_ITERS": recipe.warmup,
+        "WARMUP_FACTOR": recipe.warmup_factor,
     }
     config["TEST"] = {
-        "DETECTIONS_PER_IMAGE": protocol.detections_per_image,
+        "DETECTIONS_PER_IMAGE": recipe.detections_per_image,
         "PRECISE_BN": {
-            "ENABLED": bool(protocol.precise_bn) and trained,
-            "NUM_ITER": max(protocol.precise_bn, 1),
+            "ENABLED": bool(recipe.precise_bn) and trained,
+            "NUM_ITER": max(recipe.precise_bn, 1),
         },
     }
+    merge(config, recipe.detectron2)
     return config
+
+
+def merge(config: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Put the values of `other` into the nested dicts `config`."""
+    for key, value in other.items():
+        if isinstance(value, Mapping):
+            merge(config.setdefault(key, {}), value)
+        else:
+            config[key] = value

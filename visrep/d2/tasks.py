@@ -1,8 +1,7 @@
 """Complete Detectron2 configs of the transfer tasks. Nothing here imports Detectron2.
 
-A task is a yaml of `configs/d2_task`: the protocol whose numbers it takes (one of
-`configs/protocol`, the same that `visrep detect` reads), Detectron2's names of its data sets, and
-what else only Detectron2 has words for. The text that comes out has no `_BASE_`.
+A task is a yaml of `configs/task`, the same that `visrep detect` runs and that the linter compares
+with. The text that comes out has no `_BASE_`.
 """
 
 from collections.abc import Mapping
@@ -10,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from visrep.config import choices, named
+from visrep.config import check_name, choices, named
+from visrep.d2 import settings
 from visrep.d2.heads import EXTRA_NORM
-from visrep.d2.pkl import describe, native
-from visrep.d2.protocol import Protocol
-from visrep.d2.settings import detection_settings
+from visrep.d2.pkl import describe
+from visrep.d2.recipe import DetectionRecipe
 from visrep.errors import ConfigError
-from visrep.nn.resnet import BASIC
 from visrep.paths import config_dir
 from visrep.weights.encoder_file import EncoderFile
 
@@ -34,59 +32,50 @@ def selected(tasks: object) -> list[str]:
     if tasks is None:
         return []
     if tasks == "all":
-        return choices("d2_task")
+        return choices("task")
     names = [tasks] if isinstance(tasks, str) else list(tasks)  # type: ignore[call-overload]
     for name in names:
-        named("d2_task", name)
+        named("task", name)
     return list(dict.fromkeys(names))
 
 
-def protocol_named(name: str) -> Protocol:
-    """The protocol that `visrep detect protocol=NAME` follows."""
-    settings = OmegaConf.merge(
-        OmegaConf.load(config_dir() / "detect.yaml"), named("protocol", name)
-    )
-    return Protocol.read(OmegaConf.to_container(settings))  # type: ignore[arg-type]
+def stated(name: str) -> DictConfig:
+    """What the yaml of a task states, over what the task states that its defaults list names."""
+    own = named("task", name)
+    bases = [line for line in own.pop("defaults", []) if isinstance(line, str) and line != "_self_"]
+    merged = OmegaConf.merge(*(stated(base) for base in bases), own)
+    assert isinstance(merged, DictConfig)
+    check_name("task", name, merged)
+    return merged
+
+
+def recipe_of(name: str) -> DetectionRecipe:
+    """The recipe that `visrep detect task=NAME` follows."""
+    whole = OmegaConf.merge(OmegaConf.load(config_dir() / "detect.yaml"), stated(name))
+    return DetectionRecipe.read(OmegaConf.to_container(whole))  # type: ignore[arg-type]
+
+
+def problem(task: str, backbone: dict[str, Any]) -> str | None:
+    """Why there is no config of `task` on a net, as a clause; None if there is one."""
+    recipe = recipe_of(task)
+    if recipe.unsaid:
+        lacking = ", ".join(recipe.unsaid)
+        return f"its yaml does not name data of Detectron2 ({lacking}); visrep detect runs it"
+    return settings.problem(backbone, recipe)
 
 
 def task_settings(file: EncoderFile, task: str, *, norm: str = "SyncBN") -> dict[str, Any]:
     """Detectron2's config of `task` on this encoder, as nested dicts, without MODEL.WEIGHTS.
 
-    norm: of the backbone, unless the task's recipe has its own.
+    norm: of what trains; a task with frozen norms keeps them.
 
     Raises:
         ConfigError: the task or the norm does not exist, or the net cannot do the task.
     """
-    recipe: Any = OmegaConf.to_container(named("d2_task", task))
     cannot = problem(task, file.backbone)
     if cannot:
         raise ConfigError(f"task={task}: {cannot}")
-    config = detection_settings(
-        file,
-        protocol_named(recipe["protocol"]),
-        classes=recipe["classes"],
-        norm=recipe.get("norm", norm),
-    )
-    config["DATASETS"] = {"TRAIN": recipe["train"], "TEST": recipe["test"]}
-    _merge(config, recipe.get("detectron2", {}))
-    config["VERSION"] = 2
-    model = config["MODEL"]
-    if "SEM_SEG_HEAD" in model:
-        levels = model["ROI_HEADS"]["IN_FEATURES"]
-        finest = 2 ** int(levels[0].removeprefix("p"))
-        model["SEM_SEG_HEAD"] |= {"IN_FEATURES": list(levels), "COMMON_STRIDE": finest}
-    return config
-
-
-def problem(task: str, backbone: dict[str, Any]) -> str | None:
-    """Why a net cannot do `task`, as a clause; None if it can."""
-    dilated = OmegaConf.select(named("d2_task", task), "detectron2.MODEL.RESNETS.RES5_DILATION")
-    if dilated and (not native(backbone) or backbone["depth"] in BASIC):
-        return (
-            "only Detectron2's own ResNet with bottlenecks can have a dilated res5, not "
-            f"{describe(backbone)}"
-        )
-    return None
+    return {**settings.detection_settings(file, recipe_of(task), norm=norm), "VERSION": 2}
 
 
 def config_for(
@@ -100,9 +89,8 @@ def config_for(
     weights = Path(weights).absolute()
     config = task_settings(file, task, norm=norm)
     config["MODEL"] = {"WEIGHTS": str(weights), **config["MODEL"]}
-    about = named("d2_task", task).about
     lines = [
-        f"{about}:",
+        f"{stated(task).about}:",
         f"{describe(file.backbone)}, written by visrep convert.",
         f"Encoder sha256 {file.sha256}.",
         "",
@@ -133,15 +121,7 @@ def _loading(model: Mapping[str, Any], name: str) -> list[str]:
         words += [f"Detectron2 has no {head}; visrep registers it."]
         if head == EXTRA_NORM and "VISREP" not in model:
             words += ["MoCo's train_net.py has the same head under the name Res5ROIHeadsExtraNorm."]
-        imports += ["from transfer import d2_heads"]
-        code += ["d2_heads.register()"]
+        imports += ["from visrep.d2 import heads"]
+        code += ["heads.register()"]
     code += [f"cfg.merge_from_file({name!r})"]
     return [*words, *(f"    {line}" for line in [*imports, *code])]
-
-
-def _merge(config: dict[str, Any], other: Mapping[str, Any]) -> None:
-    for key, value in other.items():
-        if isinstance(value, Mapping):
-            _merge(config.setdefault(key, {}), value)
-        else:
-            config[key] = value

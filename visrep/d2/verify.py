@@ -4,9 +4,7 @@ Detectron2 only warns of tensors that it cannot place, and trains on with random
 """
 
 import contextlib
-import importlib.util
 import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 
 from visrep.d2 import heads
 from visrep.d2.backbone import FEATURES, add_visrep_config
-from visrep.d2.weights import place_of, places_in
+from visrep.d2.weights import head_in, place_of, places_in
 from visrep.data.preprocess import Preprocess
 from visrep.errors import CheckFailed
 from visrep.seeds import generator
@@ -59,19 +57,6 @@ class Report:
             f"tensors set{place}, {first}..{last} differ by at most {worst:.1g} "
             f"(limit {TOLERANCE:.0e})"
         )
-
-
-def unavailable() -> str | None:
-    """Why Detectron2 cannot be used here, as a clause; None if it can."""
-    if importlib.util.find_spec("detectron2") is None:
-        return "Detectron2 is not installed"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its use of torch.jit.script
-            import detectron2.modeling  # noqa: F401
-    except Exception as error:  # a broken build raises anything
-        return f"Detectron2 cannot be imported ({_first_line(error)})"
-    return None
 
 
 def verify(
@@ -116,7 +101,7 @@ def verify_all(pkl: str | Path, file: EncoderFile, configs: Sequence[Path]) -> l
 def _verify_in(model: Any, pkl: str | Path, images: Tensor, ours: dict[str, Tensor]) -> Report:
     import detectron2
 
-    head = _head(model)
+    head = head_in(model)
     places = _load(model, pkl, head)
     return Report(
         version=detectron2.__version__,
@@ -159,12 +144,6 @@ def _refusals(config: Path) -> Iterator[None]:
         yield
     except (AssertionError, KeyError, ValueError) as error:
         raise CheckFailed(f"{config}: Detectron2 does not take it: {_first_line(error)}") from error
-
-
-def _head(model: Any) -> str:
-    if hasattr(getattr(model, "roi_heads", None), "res5"):
-        return "c4"
-    return "fpn" if hasattr(model.backbone, "bottom_up") else "plain"
 
 
 def _trunk(model: Any) -> Any:

@@ -14,6 +14,13 @@ from visrep.nn.resnet import ResNet
 from visrep.weights.encoder_file import COUNTER
 
 
+def head_in(model: nn.Module) -> str:
+    """Where a model has the encoder's last stage, in the words of `place_of`."""
+    if hasattr(getattr(model, "roi_heads", None), "res5"):
+        return "c4"
+    return "fpn" if hasattr(model.backbone, "bottom_up") else "plain"
+
+
 def place_of(name: str, *, head: str) -> str:
     """Where a model keeps the encoder's tensor that is called `name` in a `.pkl`.
 
@@ -32,18 +39,18 @@ def places_in(state: Iterable[str], *, head: str) -> list[str]:
         for name in state
         if name.startswith((trunk, "roi_heads.res5."))
         and not name.endswith(COUNTER)
-        and not name.startswith("roi_heads.res5.norm.")  # the norm that MoCo's protocol adds
+        and not name.startswith("roi_heads.res5.norm.")  # the norm that MoCo's recipe adds
     ]
 
 
-def place(model: nn.Module, encoder: ResNet, *, head: str) -> int:
+def place(model: nn.Module, encoder: ResNet) -> int:
     """Copy every tensor of `encoder` to its place in a Detectron2 model; returns how many.
 
     Raises:
         ConfigError: a tensor has no place or another shape, or a backbone tensor stays unset, as
             happens when d2_opts change the backbone.
     """
-    state = model.state_dict()
+    state, head = model.state_dict(), head_in(model)
     placed = {
         place_of(detectron2_name(name, stem=encoder.spec["stem"]), head=head): tensor
         for name, tensor in encoder.state_dict().items()

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from visrep.d2.protocol import Protocol
+from visrep.d2.recipe import DetectionRecipe
 from visrep.data.detection import Box, DetectionDataset, ImageRecord
 
 
@@ -46,11 +46,15 @@ def shapes(folder: Path, *, images: int, seed: int, name: str = "shapes/train") 
     return DetectionDataset(name=name, classes=["square", "disc"], records=records, skipped=[])
 
 
-def small_protocol(**settings) -> Protocol:
-    """A protocol for pictures of 48 to 64 px and nets of a few channels."""
+def small_recipe(**settings) -> DetectionRecipe:
+    """A recipe for pictures of 48 to 64 px and nets of a few channels."""
     values = {
-        "task": "detection",
+        "task": "small",
+        "about": "Pictures of 48 to 64 px",
+        "outputs": "boxes",
         "head": "fpn",
+        "norm": "BN",
+        "freeze_at": 0,
         "iterations": 4,
         "batch_size": 2,
         "lr": 0.02,
@@ -80,5 +84,6 @@ def small_protocol(**settings) -> Protocol:
         "score_threshold": 0.05,
         "nms_threshold": 0.5,
         "detections_per_image": 20,
+        "detectron2": {},
     }
-    return Protocol(**{**values, **settings})
+    return DetectionRecipe(**{**values, **settings})

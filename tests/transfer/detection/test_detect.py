@@ -7,16 +7,17 @@ import torch
 
 from tests.transfer.detection.shapes import shapes
 from visrep import results
-from visrep.config import choices, compose
-from visrep.d2.protocol import Protocol
+from visrep.config import compose
+from visrep.d2 import installed
+from visrep.d2.tasks import recipe_of
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
-from visrep.transfer.detection import detect, engine_d2, prediction
+from visrep.transfer.detection import detect, prediction
 from visrep.weights import save_encoder
 
 SMALL = [
-    "protocol=short",
+    "task=scenes",
     "iterations=3",
     "warmup=1",
     "batch_size=2",
@@ -70,12 +71,14 @@ COCO = {"AP", "AP50", "AP75", "AP_small"}
 )
 def test_instance_run_records_boxes_and_masks(weights, data, tmp_path, engine, head, capsys):
     out = tmp_path / "run"
-    records = run(weights, out, f"engine={engine}", "task=instance", f"head={head}", "seed=3")
+    records = run(weights, out, f"engine={engine}", "outputs=masks", f"head={head}", "seed=3")
     metrics = {record.metric: record for record in records}
     assert set(metrics) >= BOXES | {f"coco_{m}" for m in COCO} | {f"mask_{m}" for m in COCO}
     for record in records:
         assert (record.task, record.engine, record.seed) == ("instance", engine, 3)
         assert record.dataset == "shapes/test" and record.init == "pretrained"
+        assert record.extra["recipe"] == record.config["task"] == "scenes"
+        assert record.config["published"] == []
         assert 0 <= record.value <= 100
     assert metrics["AP50"].extra["form"] == "VOC 11-point"
     assert metrics["AP50_area"].extra["form"] == "VOC area"
@@ -125,9 +128,9 @@ def test_a_run_is_resumed_from_its_snapshot(weights, data, tmp_path):
 
 
 def test_engine_auto_says_what_it_takes_and_why(monkeypatch):
-    monkeypatch.setattr(engine_d2, "version", lambda: ("0.6", ""))
+    monkeypatch.setattr(installed, "version", lambda: ("0.6", ""))
     assert detect.choose_engine("auto") == ("detectron2", "version 0.6")
-    monkeypatch.setattr(engine_d2, "version", lambda: (None, "Detectron2 is not installed"))
+    monkeypatch.setattr(installed, "version", lambda: (None, "Detectron2 is not installed"))
     engine, reason = detect.choose_engine("auto")
     assert engine == "torchvision" and "Detectron2 is not installed" in reason
     with pytest.raises(
@@ -139,54 +142,12 @@ def test_engine_auto_says_what_it_takes_and_why(monkeypatch):
         detect.choose_engine("mmdet")
 
 
-def test_a_broken_detectron2_is_not_taken_for_a_missing_one(monkeypatch, tmp_path):
-    package = tmp_path / "detectron2"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise OSError('libcudart.so.99: cannot open\\nmore')")
-    import sys
-
-    for name in [n for n in sys.modules if n.split(".")[0] == "detectron2"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert engine_d2.version() == (
-        None,
-        "Detectron2 cannot be imported (libcudart.so.99: cannot open)",
-    )
-
-
-@pytest.mark.parametrize("name", choices("protocol"))
-@pytest.mark.parametrize("head", ["c4", "fpn"])
-def test_every_protocol_is_readable_with_either_head(name, head):
-    cfg, _ = compose("detect", ["weights=x", "out=y", f"protocol={name}", f"head={head}"])
-    protocol = Protocol.read(cfg)
-    assert protocol.head == head
-    assert protocol.box_pool == cfg[head].box_pool
-    assert protocol.schedule()(0.5) == pytest.approx(1)
-
-
-def test_default_is_mocos_protocol():
-    cfg, _ = compose("detect", ["weights=x", "out=y"])
-    protocol = Protocol.read(cfg)
-    assert (protocol.head, protocol.iterations, protocol.milestones) == (
-        "c4",
-        24000,
-        [18000, 22000],
-    )
-    assert (protocol.lr, protocol.batch_size, protocol.warmup) == (0.02, 16, 100)
-    assert protocol.train_sizes == list(range(480, 801, 32)) and protocol.test_size == 800
-    assert protocol.anchors([4, 8, 16, 32]) == [[32, 64, 128, 256, 512]]
-    assert protocol.extra_norm and protocol.precise_bn == 200
-    cfg, _ = compose("detect", ["weights=x", "out=y", "protocol=coco_fpn_1x"])
-    protocol = Protocol.read(cfg)
-    assert (protocol.iterations, protocol.milestones) == (90000, [60000, 80000])
-    assert protocol.anchors([4, 8, 16, 32]) == [[32], [64], [128], [256], [512]]
-    assert protocol.masks
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("task=boxes", "task=boxes: choose detection or instance"),
+        ("outputs=stuff", "outputs=stuff: choose boxes or masks or keypoints or semantic"),
+        ("norm=GN", "norm=GN: choose BN or FrozenBN"),
+        ("freeze_at=5", "freeze_at=5: 0 to 4 with head=c4"),
         ("head=dc5", "head=dc5: choose c4 or fpn"),
         ("iterations=0", "iterations=0"),
         ("lr=0", "lr=0"),
@@ -202,6 +163,27 @@ def test_default_is_mocos_protocol():
 def test_wrong_values_are_one_line(weights, data, tmp_path, override, message):
     with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
         run(weights, tmp_path / "run", "engine=torchvision", override)
+
+
+def test_what_no_engine_learns_is_refused_before_anything_runs(weights, tmp_path):
+    for task in ("coco_keypoint_fpn_2x", "coco_semantic_fpn_1x"):
+        out = tmp_path / task
+        with pytest.raises(ConfigError, match="no engine learns it yet; choose boxes or masks"):
+            cfg, _ = compose("detect", [f"weights={weights}", f"out={out}", f"task={task}"])
+            detect.main(cfg)
+        assert not out.exists()
+
+
+def test_what_only_detectron2_knows_is_refused_or_left_out(weights, data, tmp_path):
+    lvis = recipe_of("lvis05_fpn_1x")
+    with pytest.raises(ConfigError, match="task=lvis05_fpn_1x has settings that only Detectron2"):
+        detect.refuse(lvis, "torchvision")
+    detect.refuse(lvis, "detectron2")
+    assert run(weights, tmp_path / "b", "engine=torchvision", "detectron2=null")
+    dilated = [f"weights={weights}", f"out={tmp_path / 'c'}", "task=voc0712_dc5"]
+    with pytest.raises(ConfigError, match="MODEL.RESNETS.RES5_DILATION"):
+        detect.main(compose("detect", [*dilated, "engine=torchvision"])[0])
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_cifar_stem_is_coarsened_only_on_request(data, tmp_path, capsys):

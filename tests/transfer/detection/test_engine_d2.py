@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 
-from tests.transfer.detection.shapes import shapes, small_protocol
-from visrep.d2.data import register
+from tests.transfer.detection.shapes import shapes, small_recipe
+from visrep.d2.data import register, training_loader
+from visrep.d2.pkl import detectron2_name
 from visrep.d2.settings import detection_settings, held_by_detectron2, norm_name
+from visrep.d2.tasks import recipe_of
 from visrep.d2.weights import place
 from visrep.data.preprocess import Preprocess
 from visrep.engine import optim
@@ -45,7 +47,7 @@ def train(run, data, net=None, opts=(), **settings):
         encoder=net or encoder(),
         preprocess=PREPROCESS,
         dataset=data,
-        protocol=small_protocol(**settings),
+        recipe=small_recipe(**settings),
         run=run,
         workers=0,
         precision=precision,
@@ -57,7 +59,7 @@ def train(run, data, net=None, opts=(), **settings):
 
 def nested(net, **settings):
     file = EncoderFile(backbone=net.spec, preprocess=PREPROCESS.to_dict(), tensors=net.state_dict())
-    return detection_settings(file, small_protocol(**settings), classes=2, norm="BN")
+    return detection_settings(file, small_recipe(**settings), norm="BN")
 
 
 # Settings (these need no Detectron2)
@@ -67,14 +69,14 @@ def test_nets_that_detectron2_holds_run_in_its_own_resnet():
     with torch.device("meta"):
         resnet50, resnet18 = ResNet(depth=50).spec, ResNet(depth=18).spec
         selective = ResNet(depth=50, sk=True, stem="d").spec
-    fpn, c4 = small_protocol(head="fpn"), small_protocol(head="c4")
+    fpn, c4 = small_recipe(head="fpn"), small_recipe(head="c4")
     assert held_by_detectron2(resnet50, fpn) and held_by_detectron2(resnet50, c4)
     assert held_by_detectron2(resnet18, fpn)
     assert not held_by_detectron2(resnet18, c4)  # its C4 head would be three bottlenecks
     assert not held_by_detectron2(selective, fpn) and not held_by_detectron2(encoder().spec, fpn)
 
 
-def test_settings_follow_protocol_and_strides():
+def test_settings_follow_recipe_and_strides():
     model = nested(encoder(), head="fpn", fpn_first=2, anchor_sizes=[6])["MODEL"]
     assert model["BACKBONE"]["NAME"] == "build_visrep_resnet_fpn_backbone"
     assert model["FPN"]["IN_FEATURES"] == ["res3", "res4", "res5"]
@@ -106,7 +108,7 @@ def test_norms_are_shared_over_processes(monkeypatch):
 def test_own_settings_win_and_unknown_ones_are_refused(run, data):
     def configure(opts):
         return engine_d2.configure(
-            encoder(), PREPROCESS, data, small_protocol(), run=run, workers=0, opts=opts
+            encoder(), PREPROCESS, data, small_recipe(), run=run, workers=0, opts=opts
         )
 
     assert configure(["SOLVER.GAMMA", 0.5]).SOLVER.GAMMA == 0.5
@@ -121,12 +123,12 @@ def test_schedule_is_the_torchvision_engines(run, data):
 
     settings = {"iterations": 40, "warmup": 6, "decay_at": [0.5, 0.75]}
     cfg = engine_d2.configure(
-        encoder(), PREPROCESS, data, small_protocol(**settings), run=run, workers=0
+        encoder(), PREPROCESS, data, small_recipe(**settings), run=run, workers=0
     )
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=cfg.SOLVER.BASE_LR)
     theirs = build_lr_scheduler(cfg, optimizer)
-    ours = small_protocol(**settings).schedule()
+    ours = small_recipe(**settings).schedule()
     for step in range(40):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.02 * ours(step / 40), rel=1e-6)
         optimizer.step()
@@ -149,13 +151,13 @@ def test_every_tensor_finds_its_place_and_features_agree(run, data, spec, head):
     from detectron2.modeling import build_model
 
     net = encoder(**spec).eval()
-    protocol = small_protocol(head=head, fpn_first=1)
-    cfg = engine_d2.configure(net, PREPROCESS, data, protocol, run=run, workers=0)
+    recipe = small_recipe(head=head, fpn_first=1)
+    cfg = engine_d2.configure(net, PREPROCESS, data, recipe, run=run, workers=0)
     model = build_model(cfg).eval()
     own = "VisrepResNet" not in str(type(getattr(model.backbone, "bottom_up", model.backbone)))
-    assert own == held_by_detectron2(net.spec, protocol)
+    assert own == held_by_detectron2(net.spec, recipe)
     expected = sum(not name.endswith("num_batches_tracked") for name in net.state_dict())
-    assert place(model, net, head=head) == expected
+    assert place(model, net) == expected
     image = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         maps = net.feature_maps(image)
@@ -170,6 +172,53 @@ def test_every_tensor_finds_its_place_and_features_agree(run, data, spec, head):
             normed = norm(maps[3])
             got = model.roi_heads.res5(maps[2])
             assert torch.allclose(got, normed, atol=1e-5 * normed.abs().max())
+
+
+OWN = {"depth": 50, "width": 0.0625, "stem": "imagenet"}  # Detectron2's own ResNet holds it
+
+
+@needs
+@pytest.mark.parametrize("spec", [{}, OWN], ids=["visrep's", "own"])
+def test_frozen_norms_and_layers_stay_as_they_are(run, data, spec):
+    net = encoder(**spec)
+    frozen = {"norm": "FrozenBN", "freeze_at": 2, "anchor_sizes": [1]}
+    detector = train(run, data, net, head="c4", iterations=2, **frozen)
+    state = detector.model.backbone.state_dict()
+    compared = 0
+    for name, before in net.state_dict().items():
+        if name.endswith("num_batches_tracked") or name.startswith("layer4"):
+            continue  # layer4 is the head
+        learns = name.startswith(("layer2", "layer3")) and before.dim() == 4
+        after = state[detectron2_name(name, stem=net.spec["stem"])]
+        assert torch.equal(after, before) != learns, name
+        compared += 1
+    assert compared == (215 if spec else 75)
+
+
+@needs
+def test_a_dilated_res5_runs_in_detectron2s_own_backbone(run, data):
+    net = encoder(**OWN)
+    dilated = recipe_of("voc0712_dc5").detectron2
+    detector = train(run, data, net, head="c4", iterations=2, anchor_sizes=[1], detectron2=dilated)
+    assert all(math.isfinite(loss) for loss in losses_of(run))
+    assert detector.model.backbone.res5[0].conv2.dilation == (2, 2)
+    assert detector.config.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    with pytest.raises(ConfigError, match="task=small: only Detectron2's own ResNet"):
+        train(run, data, head="c4", detectron2=dilated)
+
+
+@needs
+def test_rare_classes_are_drawn_more_often_where_the_task_says_so(run, data):
+    from detectron2.data.samplers import RepeatFactorTrainingSampler
+
+    def sampler(**settings):
+        recipe = small_recipe(**settings)
+        cfg = engine_d2.configure(encoder(), PREPROCESS, data, recipe, run=run, workers=0)
+        return training_loader(cfg, seed=0).dataset.dataset.sampler
+
+    lvis = sampler(detectron2=recipe_of("lvis05_fpn_1x").detectron2)
+    assert isinstance(lvis, RepeatFactorTrainingSampler)
+    assert not isinstance(sampler(), RepeatFactorTrainingSampler)
 
 
 @needs
@@ -204,7 +253,7 @@ def losses_of(run):
 @needs
 @pytest.mark.parametrize("head", ["fpn", "c4"])
 def test_training_is_finite_and_predicts_masks(run, data, head, recwarn):
-    detector = train(run, data, head=head, task="instance", precise_bn=2, score_threshold=0.0)
+    detector = train(run, data, head=head, outputs="masks", precise_bn=2, score_threshold=0.0)
     assert all(math.isfinite(loss) for loss in losses_of(run)) and len(losses_of(run)) == 2
     found = detector.predict_all(data)
     record = data.records[0]
@@ -266,7 +315,7 @@ def test_norms_have_no_weight_decay(run, data):
 
     for head in ("fpn", "c4"):
         cfg = engine_d2.configure(
-            encoder(), PREPROCESS, data, small_protocol(head=head), run=run, workers=0
+            encoder(), PREPROCESS, data, small_recipe(head=head), run=run, workers=0
         )
         model = build_model(cfg)
         groups = engine_d2._optimizer(cfg, model).param_groups

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from tests.transfer.detection.shapes import shapes, small_protocol
+from tests.transfer.detection.shapes import shapes, small_recipe
 from visrep.data.preprocess import Preprocess
 from visrep.engine import optim
 from visrep.engine.trainer import Trainer
@@ -38,7 +38,7 @@ def detector(*, seed=0, stem="small", depth=18, **settings):
     return Detector(
         encoder=encoder(stem, depth),
         classes=2,
-        protocol=small_protocol(**settings),
+        recipe=small_recipe(**settings),
         preprocess=PREPROCESS,
         seed=seed,
     )
@@ -234,11 +234,11 @@ def test_boxes_and_masks_follow_the_image(data):
 
 
 def test_batches_from_any_step_are_the_same(data):
-    protocol = small_protocol(train_sizes=[48, 64], max_size=100, task="instance")
-    batches = TrainingBatches(data, protocol=protocol, seed=3)
+    recipe = small_recipe(train_sizes=[48, 64], max_size=100, outputs="masks")
+    batches = TrainingBatches(data, recipe=recipe, seed=3)
     stream = batches.iterate(0)
     first = [next(stream) for _ in range(6)]
-    late = next(TrainingBatches(data, protocol=protocol, seed=3, workers=1).iterate(5))
+    late = next(TrainingBatches(data, recipe=recipe, seed=3, workers=1).iterate(5))
     assert late["seed"] == first[5]["seed"]
     for a, b in zip(first[5]["images"], late["images"], strict=True):
         assert torch.equal(a, b)
@@ -250,8 +250,8 @@ def test_batches_from_any_step_are_the_same(data):
 
 
 def test_every_image_is_seen_once_per_epoch(data):
-    protocol = small_protocol(batch_size=1)
-    members = TrainingBatches(data, protocol=protocol, seed=0).members()
+    recipe = small_recipe(batch_size=1)
+    members = TrainingBatches(data, recipe=recipe, seed=0).members()
     positions = [next(members)[0] for _ in range(30)]
     assert sorted(positions) == list(range(30))
 
@@ -263,13 +263,13 @@ def test_data_that_cannot_be_trained_on_is_refused(data):
         data, records=[dataclasses.replace(r, boxes=[]) for r in data.records]
     )
     with pytest.raises(UserError, match="no image has a box"):
-        TrainingBatches(bare, protocol=small_protocol(), seed=0)
+        TrainingBatches(bare, recipe=small_recipe(), seed=0)
     boxes = [dataclasses.replace(box, mask=None) for box in data.records[0].boxes]
     unmasked = dataclasses.replace(
         data, records=[dataclasses.replace(data.records[0], boxes=boxes)]
     )
     with pytest.raises(UserError, match="a box without a mask"):
-        TrainingBatches(unmasked, protocol=small_protocol(task="instance"), seed=0)
+        TrainingBatches(unmasked, recipe=small_recipe(outputs="masks"), seed=0)
 
 
 # Detectors
@@ -313,7 +313,7 @@ def test_c4_runs_layer4_and_the_extra_norm_on_regions():
 
 
 def test_every_layer_is_trained_and_norms_have_no_weight_decay():
-    task = DetectionTask(detector(head="fpn", task="instance"))
+    task = DetectionTask(detector(head="fpn", outputs="masks"))
     assert all(parameter.requires_grad for parameter in task.parameters())
     groups = optim.parameter_groups(task, lr=0.1, weight_decay=1e-4, exclude=["norm"])
     decays = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
@@ -322,13 +322,29 @@ def test_every_layer_is_trained_and_norms_have_no_weight_decay():
     assert decays[id(task.detector.roi_heads.box_predictor.cls_score.bias)] == 1e-4
 
 
+def test_frozen_norms_and_layers_stay_as_they_are(data):
+    recipe = {"head": "c4", "norm": "FrozenBN", "freeze_at": 2}
+    _, model = losses(data, steps=2, **recipe)
+    source = {name: value for name, value in encoder().state_dict().items() if "num_" not in name}
+    head = {f"layer4.{n}": v for n, v in model.roi_heads.box_head.layer4.state_dict().items()}
+    state = {**model.backbone.encoder.state_dict(), **head}
+    assert state.keys() == source.keys()
+    for name, before in source.items():
+        learns = name.startswith(("layer2", "layer3", "layer4")) and before.dim() == 4
+        assert torch.equal(state[name], before) != learns, name
+    norm = model.roi_heads.box_head.norm
+    assert not list(norm.parameters()) and (norm.weight == 1).all() and not norm.bias.any()
+    pyramid = detector(head="fpn", norm="FrozenBN").backbone.fpn
+    assert not any("running_mean" in name for name in pyramid.state_dict())
+
+
 def test_the_encoder_given_is_left_alone():
     source = encoder()
     before = {name: value.clone() for name, value in source.state_dict().items()}
     model = Detector(
         encoder=source.eval().requires_grad_(False),
         classes=2,
-        protocol=small_protocol(head="c4"),
+        recipe=small_recipe(head="c4"),
         preprocess=PREPROCESS,
         seed=0,
     )
@@ -354,7 +370,7 @@ def test_bgr_weights_are_refused():
         Detector(
             encoder=encoder(),
             classes=2,
-            protocol=small_protocol(),
+            recipe=small_recipe(),
             preprocess=Preprocess(
                 size=32, resize=None, mean=(0, 0, 0), std=(1, 1, 1), channel_order="BGR"
             ),
@@ -364,12 +380,12 @@ def test_bgr_weights_are_refused():
 
 def losses(data, *, steps=2, **settings):
     """Losses of a few updates, and the detector."""
-    protocol = small_protocol(iterations=steps, warmup=0, **settings)
+    recipe = small_recipe(iterations=steps, warmup=0, **settings)
     torch.manual_seed(99)  # nothing may depend on it
     model = Detector(
         encoder=encoder(),
         classes=2,
-        protocol=protocol,
+        recipe=recipe,
         preprocess=PREPROCESS,
         seed=0,
     )
@@ -382,8 +398,8 @@ def losses(data, *, steps=2, **settings):
     Trainer(
         task=task,
         optimizer=torch.optim.SGD(groups, lr=0.01, momentum=0.9),
-        schedule=protocol.schedule(),
-        batches=TrainingBatches(data, protocol=protocol, seed=0),
+        schedule=recipe.schedule(),
+        batches=TrainingBatches(data, recipe=recipe, seed=0),
         total_steps=steps,
         precision="fp32",
     ).fit()
@@ -392,7 +408,7 @@ def losses(data, *, steps=2, **settings):
 
 @pytest.mark.parametrize("head", ["fpn", "c4"])
 def test_training_is_finite_repeatable_and_predicts_masks(data, head):
-    settings = {"head": head, "task": "instance", "score_threshold": 0.0}
+    settings = {"head": head, "outputs": "masks", "score_threshold": 0.0}
     first, model = losses(data, **settings)
     second, _ = losses(data, **settings)
     assert first == second
@@ -426,9 +442,9 @@ def test_boxes_come_back_in_pixels_of_the_original(data):
 
 
 def test_sampled_regions_follow_the_batch_seed(data):
-    protocol = small_protocol(head="fpn", roi_batch=8, rpn_batch=8)
+    recipe = small_recipe(head="fpn", roi_batch=8, rpn_batch=8)
     task = DetectionTask(detector(head="fpn", roi_batch=8, rpn_batch=8))
-    batch = next(TrainingBatches(data, protocol=protocol, seed=0).iterate(0))
+    batch = next(TrainingBatches(data, recipe=recipe, seed=0).iterate(0))
     same = [task(batch)["loss"].item() for _ in range(2)]
     other = task({**batch, "seed": batch["seed"] + 1})["loss"].item()
     assert same[0] == same[1] != other

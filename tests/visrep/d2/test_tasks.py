@@ -8,14 +8,16 @@ import yaml
 from tests.oracles.detectron2_files import config, converted
 from tests.oracles.encoders import encoder_file, in_memory
 from visrep import config as configs
+from visrep.cli import main
 from visrep.d2 import pkl as d2
 from visrep.d2 import tasks
+from visrep.d2.lint.known import classes_of, lengths_on
 from visrep.d2.verify import quiet, verify
 from visrep.d2.weights import place_of
 from visrep.errors import ConfigError
 from visrep.paths import config_dir
 
-TASKS = configs.choices("d2_task")
+TASKS = [task for task in configs.choices("task") if task != "scenes"]
 NARROW = {"depth": 50, "width": 0.0625, "stem": "imagenet"}
 
 
@@ -29,10 +31,10 @@ def test_which_tasks_there_are_and_how_they_are_asked_for():
     )
     assert {f"coco_{head}_{x}" for head in ("c4", "fpn") for x in ("1x", "2x")} <= set(TASKS)
     assert tasks.selected(None) == []
-    assert tasks.selected("all") == TASKS
+    assert tasks.selected("all") == sorted([*TASKS, "scenes"])
     assert tasks.selected("voc07_c4") == ["voc07_c4"]
     assert tasks.selected(["voc07_c4", "coco_c4_1x", "voc07_c4"]) == ["voc07_c4", "coco_c4_1x"]
-    with pytest.raises(ConfigError, match="d2_task=voc07_c5: did you mean voc07_c4"):
+    with pytest.raises(ConfigError, match="task=voc07_c5: did you mean voc07_c4"):
         tasks.selected("voc07_c5")
 
 
@@ -110,10 +112,54 @@ def test_what_single_tasks_say():
             settings("voc0712_dc5", **spec)
 
 
-def test_a_protocol_is_the_one_that_detect_reads():
-    for name in configs.choices("protocol"):
-        cfg, _ = configs.compose("detect", [f"protocol={name}", "weights=-", "out=-"])
-        assert tasks.Protocol.read(cfg) == tasks.protocol_named(name)
+def test_a_task_on_other_data_than_detectron2s_has_no_config_of_its():
+    with pytest.raises(ConfigError, match="its yaml does not name data of Detectron2"):
+        settings("scenes")
+
+
+def test_a_strangers_task_is_one_yaml(tmp_path, monkeypatch, capsys):
+    """`visrep detect` runs it, `visrep convert` writes it, and the linter knows its numbers."""
+    monkeypatch.setattr(configs, "_own_folder", None)  # what it was before is put back
+    (tmp_path / "own/task").mkdir(parents=True)
+    (tmp_path / "own/task/mine.yaml").write_text(MINE)
+    strangers = f"config_dir={tmp_path}/own"
+    cfg, _ = configs.compose("detect", [strangers, "task=mine", "weights=x", "out=y", "warmup=7"])
+    assert (cfg.task, cfg.detection.name, cfg.head) == ("mine", "voc", "c4")
+    assert (cfg.iterations, cfg.lr, cfg.warmup) == (600, 0.02, 7)
+    assert cfg.published[0].value == 61.5
+    file = encoder_file(tmp_path / "e.safetensors", depth=50, width=0.0625, stem="imagenet")
+    asked = ["convert", strangers, "to=detectron2", "task=mine", f"out={tmp_path}/x.pkl"]
+    with pytest.raises(SystemExit) as end:
+        main([*asked, f"weights={tmp_path}/e.safetensors"])
+    assert not end.value.code, capsys.readouterr().err
+    text = (tmp_path / "x.mine.yaml").read_text()
+    assert text.startswith("# Three kinds of screws:") and file.sha256 in text
+    written = yaml.safe_load(text)
+    assert written["SOLVER"]["MAX_ITER"] == 600 and written["SOLVER"]["STEPS"] == [450, 550]
+    assert written["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == classes_of("screws_2026_val") == 3
+    assert written["DATASETS"] == {"TRAIN": ["screws_2026_train"], "TEST": ["screws_2026_val"]}
+    assert lengths_on(["screws_2026_train"]) == (16, [600])
+    (tmp_path / "own/task/mine.yaml").write_text(MINE.replace("task: mine\n", ""))
+    with pytest.raises(ConfigError, match="task=mine calls itself voc0712_c4: write task: mine"):
+        configs.compose("detect", ["task=mine", "weights=x", "out=y"])
+    with pytest.raises(ConfigError, match="task=mine calls itself voc0712_c4"):
+        tasks.problem("mine", file.backbone)
+
+
+MINE = """\
+# @package _global_
+defaults:
+  - voc0712_c4
+  - override /detection: voc
+task: mine
+about: Three kinds of screws
+iterations: 600
+detectron2:
+  DATASETS: {TRAIN: [screws_2026_train], TEST: [screws_2026_val]}
+  MODEL: {ROI_HEADS: {NUM_CLASSES: 3}}
+published:
+  - {metric: AP50, value: 61.5, weights: ours of last year, source: our wiki, runs: 3}
+"""
 
 
 def test_the_text_of_a_net_that_detectron2_holds(tmp_path):
@@ -126,7 +172,7 @@ def test_the_text_of_a_net_that_detectron2_holds(tmp_path):
     assert "_BASE_" not in loaded and "transfer" not in text and "&" not in text
     assert file.sha256 in text
     text = tasks.config_for(file, weights=tmp_path / "x.pkl", task="voc0712_c4")
-    assert "#     d2_heads.register()" in text and "Res5ROIHeadsExtraNorm" in text
+    assert "#     heads.register()" in text and "Res5ROIHeadsExtraNorm" in text
     assert "#     cfg.merge_from_file('x.voc0712_c4.yaml')" in text
     assert "add_visrep_config" not in text
 

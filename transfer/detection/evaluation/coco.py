@@ -127,7 +127,7 @@ def _ground_truth(dataset: DetectionDataset, kind: str) -> dict[str, Any]:
             elif kind == "segm":
                 raise UserError(
                     f"{record.file}: a box without a mask; mask AP needs one for every box, "
-                    "so use task=detection or data with masks"
+                    "so use outputs=boxes or data with masks"
                 )
             annotations.append(annotation)
     categories = [
@@ -148,7 +148,7 @@ def _detections(
         scores = np.asarray(found.scores, dtype=np.float64)
         labels = np.asarray(found.labels, dtype=np.int64)
         if kind == "segm" and found.masks is None:
-            raise UserError(f"{record.file}: predictions without masks; train with task=instance")
+            raise UserError(f"{record.file}: predictions without masks; train with outputs=masks")
         for row, (box, score, label) in enumerate(zip(boxes, scores, labels, strict=True)):
             x0, y0, x1, y1 = box.tolist()
             annotation: dict[str, Any] = {

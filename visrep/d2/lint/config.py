@@ -6,13 +6,14 @@ Detectron2's default. Where its loader would run Python that a yaml asks for, no
 
 import ast
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from visrep.d2.recipe import flat
 from visrep.errors import ConfigError, UserError
 
 BASE = "_BASE_"
@@ -115,7 +116,7 @@ def read_config(path: str | Path, *, opts: Sequence[Any] = ()) -> Config:
         ConfigError: `opts` are no pairs.
     """
     config = Config(Path(path))
-    config.stated = dict(_flat(_load(config.path, config, [])))
+    config.stated = flat(_load(config.path, config, []))
     if len(opts) % 2:
         raise ConfigError(f"opts={list(opts)}: give [KEY, value, ...] as Detectron2 takes them")
     for key, value in zip(opts[::2], opts[1::2], strict=True):
@@ -182,14 +183,6 @@ def _merge(new: dict[str, Any], into: dict[str, Any], path: Path) -> None:
             into[key] = value
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 # One file
 
 
@@ -235,7 +228,7 @@ class _Walk:
                     merged = {**(other if isinstance(other, dict) else {}), **merged}
                 continue
             if key in tree:
-                old, new = (dict(_flat({key: v}, prefix)) for v in (tree[key], value))
+                old, new = (flat({key: v}, prefix) for v in (tree[key], value))
                 lost = {k: v for k, v in old.items() if k not in new or new[k] != v}
                 line = key_node.start_mark.line + 1
                 self.config.repeated.append(Repeated(self.path, line, f"{prefix}{key}", lost))

@@ -5,17 +5,9 @@ from typing import Any
 
 from visrep.d2.lint.config import Config
 from visrep.d2.lint.finding import FATAL, NOTE, WARNING, Finding, lines
+from visrep.d2.lint.known import classes_of, family, lengths_on, tasks
 from visrep.d2.lint.net import is_resnet
 
-# Beginning of a data set's name in Detectron2 -> number of classes
-CLASSES = {
-    "voc_": 20,
-    "coco_": 80,
-    "keypoints_coco_": 1,
-    "lvis_v0.5_": 1230,
-    "lvis_v1_": 1203,
-    "cityscapes_fine_instance_seg_": 8,
-}
 # Data set -> the images it is made of; two with a common part share images.
 _COCO = {
     "2014_train": "train14",
@@ -35,14 +27,6 @@ for _year in (2007, 2012):
         PARTS[f"voc_{_year}_{_split}"] = f"{_year}{_split}"
     PARTS[f"voc_{_year}_trainval"] = f"{_year}train {_year}val"
 RATE = 0.02 / 16  # per image of the batch, of Detectron2's R-CNNs; half of it for RetinaNet
-# Data of training -> published lengths, in iterations of a batch
-LENGTHS = {
-    "coco": (16, (90_000, 180_000, 270_000)),
-    "voc0712": (16, (24_000, 18_000, 25_000)),
-    "voc07": (16, (9_000, 12_500)),
-    "lvis": (16, (90_000, 180_000)),
-    "cityscapes": (8, (24_000,)),
-}
 
 
 def check_data(config: Config) -> Iterator[Finding]:
@@ -73,7 +57,7 @@ def check_data(config: Config) -> Iterator[Finding]:
                 "published rows are on voc_2007_test and compare with nothing else",
                 lines({"DATASETS.TEST": ["voc_2007_test"]}),
             )
-    families = [{_family(name) for name in names} for names in (train, test)]
+    families = [{family(name) for name in names} for names in (train, test)]
     if train and test and not families[0] & families[1]:
         yield Finding(
             WARNING,
@@ -96,7 +80,7 @@ def _check_classes(config: Config, names: list[Any]) -> Iterator[Finding]:
         return
     key = f"MODEL.{'RETINANET' if architecture == 'RetinaNet' else 'ROI_HEADS'}.NUM_CLASSES"
     for name in names:
-        count = next((n for start, n in CLASSES.items() if name.startswith(start)), None)
+        count = classes_of(name)
         if count is not None and config[key] != count and "panoptic" not in name:
             fewer = config[key] < count
             yield Finding(
@@ -148,11 +132,8 @@ def check_rate(config: Config) -> Iterator[Finding]:
     times = (
         f"{share:.3g} times" if share > 1 else f"1/{1 / share:.3g} of" if share > 0 else "none of"
     )
-    known = ""
-    if batch == 16 and rate == 0.1:
-        known = "; VISSL states it for SimCLR and SwAV on VOC, with a warm-up of 1000 iterations"
-    if batch == 16 and rate == 0.002:
-        known = "; VISSL states it for NPID and PIRL on VOC, with frozen batch norm"
+    same = [t for t in tasks() if (t.batch_size, t.lr) == (batch, rate)]
+    known = f"; task {same[0].task} has it: {same[0].about}" if same else ""
     yield Finding(
         NOTE if 0.6 <= share <= 1.6 else WARNING,
         "learning-rate",
@@ -214,17 +195,11 @@ def check_schedule(config: Config) -> Iterator[Finding]:
 
 
 def _check_length(config: Config) -> Iterator[Finding]:
-    train = config["DATASETS.TRAIN"]
-    families = {_family(name) for name in train}
-    if len(families) != 1:
-        return
-    family = families.pop()
-    if family == "voc":
-        family = "voc07" if all("2007" in name for name in train) else "voc0712"
-    if family not in LENGTHS or config["SOLVER.REFERENCE_WORLD_SIZE"]:
+    known = lengths_on(config["DATASETS.TRAIN"])
+    if known is None or config["SOLVER.REFERENCE_WORLD_SIZE"]:
         return
     batch, total = config["SOLVER.IMS_PER_BATCH"], config["SOLVER.MAX_ITER"]
-    usual, lengths = LENGTHS[family]
+    usual, lengths = known
     seen = total * batch / usual
     if batch < 1 or total < 1 or any(abs(seen / length - 1) <= 0.05 for length in lengths):
         return
@@ -271,7 +246,3 @@ def check_statistics(config: Config) -> Iterator[Finding]:
             f"{config.shown(key)}, and {config.shown('MODEL.RESNETS.NORM')}",
             "there is no batch norm whose statistics could be re-estimated",
         )
-
-
-def _family(name: str) -> str:
-    return next((f for f in ("cityscapes", "coco", "lvis", "voc") if f in name), name)

@@ -1,6 +1,6 @@
 """Detection data: PASCAL VOC with any classes, and COCO."""
 
-from visrep.data.detection.boxes import Box, DetectionDataset, ImageRecord
+from visrep.data.detection.boxes import Box, DetectionDataset, ImageRecord, trainable
 from visrep.data.detection.coco import read_coco
 from visrep.data.detection.voc import VOC_CLASSES, read_voc, read_voc_sets
 
@@ -12,4 +12,5 @@ __all__ = [
     "read_coco",
     "read_voc",
     "read_voc_sets",
+    "trainable",
 ]

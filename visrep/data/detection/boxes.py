@@ -71,6 +71,24 @@ class DetectionDataset:
     skipped: list[str] = field(default_factory=list)
 
 
+def trainable(dataset: DetectionDataset, *, masks: bool) -> list[ImageRecord]:
+    """The images to train on: those with an object.
+
+    Raises:
+        UserError: there is none, or an object has no mask though `masks` are to be learned.
+    """
+    records = [r for r in dataset.records if any(not box.crowd for box in r.boxes)]
+    if not records:
+        raise UserError(f"{dataset.name}: no image has a box, so there is nothing to train on")
+    for record in records if masks else ():
+        if any(box.mask is None and not box.crowd for box in record.boxes):
+            raise UserError(
+                f"{record.file}: a box without a mask; use outputs=boxes, or data with a mask "
+                "for every box"
+            )
+    return records
+
+
 class Problems:
     """Gathers what is wrong with a data set's boxes, or raises at the first (`on_bad="raise"`)."""
 

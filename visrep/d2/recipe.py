@@ -1,9 +1,9 @@
-"""A detection protocol: all numbers that a published AP depends on, for both engines.
+"""The recipe of a detection task: all numbers that a published AP depends on, for both engines.
 
-The defaults are Detectron2's for its C4 and FPN models; what a protocol states is in
-`configs/protocol/*.yaml`. Anchors are multiples of a feature map's stride (Detectron2's 32 to 512
-are 2 to 32 times the stride 16 of res4, and 8 times the stride of each pyramid level), so that a
-backbone with other strides gets anchors that follow.
+The defaults are Detectron2's for its C4 and FPN models, in `configs/detect.yaml`; what a task
+states is in `configs/task/NAME.yaml`. Anchors are multiples of a feature map's stride (Detectron2's
+32 to 512 are 2 to 32 times the stride 16 of res4, and 8 times the stride of each pyramid level), so
+that a backbone with other strides gets anchors that follow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,20 +12,31 @@ from typing import Any
 
 from fvcore.common.param_scheduler import ParamScheduler
 
+from visrep import dist
 from visrep.engine import optim
 from visrep.errors import ConfigError
 
-TASKS = ("detection", "instance")
+OUTPUTS = ("boxes", "masks", "keypoints", "semantic")
 HEADS = ("c4", "fpn")
+NORMS = ("BN", "FrozenBN")
+# Where Detectron2's config names the data and their classes; `visrep detect` has its own.
+DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.ROI_HEADS.NUM_CLASSES")
+_OF_EACH_HEAD = ("anchor_sizes", "box_pool", "rpn_pre_nms", "rpn_post_nms")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """One training and testing recipe.
+class DetectionRecipe:
+    """How one task is trained and tested.
 
     Attributes:
-        task: detection, or instance (boxes and masks).
+        task: the name of its yaml.
+        about: what it is, in a line.
+        outputs: boxes, masks (with boxes), keypoints (with boxes) or semantic (a class per pixel).
         head: c4 (region features from layer3, layer4 as the head) or fpn.
+        norm: of backbone, pyramid and C4 head: BN (trained, with the statistics of all processes)
+            or FrozenBN (statistics and scales stay the encoder's).
+        freeze_at: parts that do not train and whose norms are frozen: 1 the stem, 2 also layer1,
+            ..., 5 all.
         iterations: updates.
         batch_size: images per update, over all processes.
         lr: peak learning rate of SGD with momentum.
@@ -53,13 +64,19 @@ class Protocol:
         score_threshold: lowest score of a detection.
         nms_threshold: overlap above which the lower-scored of two detections of a class goes.
         detections_per_image: the most kept.
+        detectron2: what else its config states, nested: the names of its data sets, their number of
+            classes, and settings that only it knows.
 
     Raises:
         ConfigError: a value that no engine can work with; the message names the key.
     """
 
     task: str
+    about: str
+    outputs: str
     head: str
+    norm: str
+    freeze_at: int
     iterations: int
     batch_size: int
     lr: float
@@ -89,12 +106,19 @@ class Protocol:
     score_threshold: float
     nms_threshold: float
     detections_per_image: int
+    detectron2: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ConfigError(f"task={self.task}: choose {' or '.join(TASKS)}")
-        if self.head not in HEADS:
-            raise ConfigError(f"head={self.head}: choose {' or '.join(HEADS)}")
+        for name, known in (("outputs", OUTPUTS), ("head", HEADS), ("norm", NORMS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name}={getattr(self, name)}: choose {' or '.join(known)}")
+        if self.head == "c4" and self.outputs in ("keypoints", "semantic"):
+            raise ConfigError(f"outputs={self.outputs} needs the pyramid: head=fpn")
+        if self.norm == "FrozenBN" and self.precise_bn:
+            raise ConfigError("norm=FrozenBN leaves no statistics to re-estimate: precise_bn=0")
+        most = 4 if self.head == "c4" else 5  # on C4, layer4 is the head
+        if not 0 <= self.freeze_at <= most:
+            raise ConfigError(f"freeze_at={self.freeze_at}: 0 to {most} with head={self.head}")
         for name in ("iterations", "batch_size", "test_size", "max_size", "rpn_batch", "roi_batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be 1 or more")
@@ -120,23 +144,43 @@ class Protocol:
             raise ConfigError(f"fpn_first={self.fpn_first}: the first layer of the pyramid, 1 to 3")
 
     @classmethod
-    def read(cls, config: Mapping[str, Any]) -> "Protocol":
-        """The protocol that the configuration of `visrep detect` states."""
-        if config["head"] not in HEADS:
-            raise ConfigError(f"head={config['head']}: choose {' or '.join(HEADS)}")
+    def read(cls, config: Mapping[str, Any]) -> "DetectionRecipe":
+        """The recipe that the configuration of `visrep detect` states.
+
+        Raises:
+            ConfigError: see above; or a task's yaml that leaves out what has no default.
+        """
+        if config.get("head") not in HEADS:
+            raise ConfigError(f"head={config.get('head')}: choose {' or '.join(HEADS)}")
+        own = config[config["head"]]
         values = {
             **config,
-            **config[config["head"]],
+            **{name: own[name] for name in _OF_EACH_HEAD},
             "extra_norm": config["c4"]["extra_norm"],
             "box_width": config["fpn"]["box_width"],
             **{f"fpn_{name}": config["fpn"][name] for name in ("channels", "norm", "first")},
+            "detectron2": config["detectron2"] or {},
         }
+        absent = [field.name for field in fields(cls) if field.name not in values]
+        if absent:
+            raise ConfigError(f"this task does not say {', '.join(absent)}: state it in its yaml")
         return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+    @property
+    def beyond(self) -> list[str]:
+        """The settings that only Detectron2 knows, `DATALOADER.SAMPLER_TRAIN` and so on."""
+        return [key for key in flat(self.detectron2) if key not in DATA]
+
+    @property
+    def unsaid(self) -> list[str]:
+        """What of the data Detectron2's config does not name."""
+        said = flat(self.detectron2)
+        return [key for key in DATA if key not in said]
 
     @property
     def masks(self) -> bool:
         """Whether masks are learned and predicted."""
-        return self.task == "instance"
+        return self.outputs == "masks"
 
     @property
     def milestones(self) -> list[int]:
@@ -160,3 +204,21 @@ class Protocol:
         return optim.multistep(
             self.iterations, self.milestones, warmup=self.warmup, start=self.warmup_factor
         )
+
+
+def check_batch(size: int) -> None:
+    """Raise ConfigError unless a batch of `size` images divides over the processes."""
+    if size % dist.world_size():
+        raise ConfigError(
+            f"batch_size={size} does not divide over {dist.world_size()} processes: choose a "
+            "multiple"
+        )
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one: `MODEL.RESNETS.DEPTH` -> value."""
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        values |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return values
