@@ -167,36 +167,24 @@ def about(group: str, choice: str) -> str:
 def published() -> str:
     """Every published number that a configuration of ours aims at."""
     text = Path(__file__).with_name("published.md.in").read_text(encoding="utf-8")
-    runs = [
-        "| configuration | evaluated by | data | top-1, % | of | source |",
-        "|---|---|---|---|---|---|",
-    ]
+    runs = [row("`paper=`", "of", "top-1, %", "measured by", "source"), "|---|---|---|---|---|"]
     for name, content in files_of("paper"):
-        runs += [
-            row(
-                f"`paper={name}`",
-                f"`{n['task']}`",
-                n["dataset"],
-                n["value"],
-                n["weights"],
-                cited(n),
-            )
-            for n in content["published"]
-        ]
+        for n in content["published"]:
+            measured = f"{n['task']} on {n['dataset']}"
+            runs.append(row(f"`{name}`", n["weights"], n["value"], measured, cited(n)))
     tasks = []
     for name, content in files_of("task"):
         if content.get("published"):
             tasks += [
                 f"### {name}",
                 "",
-                str(content["about"]) + ".",
+                f"{content['about']}.",
                 "",
                 *pivot(content["published"]),
                 "",
             ]
-    return text.replace("<!-- paper -->", "\n".join(runs)).replace(
-        "<!-- task -->", "\n".join(tasks)
-    )
+    text = text.replace("<!-- paper -->", "\n".join(runs))
+    return text.replace("<!-- task -->", "\n".join(tasks))
 
 
 def pivot(numbers: list[dict[str, Any]]) -> list[str]:

@@ -1,6 +1,7 @@
 """The examples of docs/extending.md, written to a stranger's folder and run there."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 
 from tests.docs.pages import ROOT, read, write
 from tests.oracles.encoders import net
+from visrep import results
 
 PAGE = read("docs/extending.md")
 # What makes a command of the page quick; the first of the page is a form, not an example.
@@ -40,25 +42,24 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     for part in ("train", "test"):
         (folder / "plates" / part).mkdir(parents=True)
         for name, grey in (("a", 10), ("b", 200)):
-            Image.new("RGB", (8, 8), (grey,) * 3).save(folder / "plates" / part / f"{name}_1.png")
+            Image.new("RGB", (32, 32), (grey,) * 3).save(folder / "plates" / part / f"{name}_1.png")
     tensors = {f"foo/{name}": tensor for name, tensor in net(stem="imagenet").state_dict().items()}
     torch.save({"weights": {**tensors, "steps": torch.ones(3)}}, folder / "model.pth")
     lines = [[*line, *QUICKLY.get(line[0], [])] for line in PAGE.commands[1:]]
     done = subprocess.run(
-        (sys.executable, "-c", RUN, json.dumps(lines)), cwd=folder, capture_output=True, text=True
+        (sys.executable, "-c", RUN, json.dumps(lines)),
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return folder, done.stdout
 
 
-def records(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-
-
 def test_every_kind_of_part_has_an_example() -> None:
-    assert [line[0] for line in PAGE.commands[1:]] == (
-        ["pretrain", "knn", "views", "convert", "detect", "report"]
-    )
+    kinds = ["pretrain", "knn", "views", "convert", "detect", "report"]
+    assert [line[0] for line in PAGE.commands[1:]] == kinds
 
 
 def test_the_tests_that_the_table_names_are_there() -> None:
@@ -70,14 +71,14 @@ def test_the_tests_that_the_table_names_are_there() -> None:
 
 def test_the_method_trains(stranger: tuple[Path, str]) -> None:
     folder, _ = stranger
-    (record,) = records(folder / "runs" / "agree")
-    assert record["task"] == "pretrain"
+    measured = results.read(folder / "runs" / "agree" / "results.jsonl")
+    assert {record.task for record in measured} == {"pretrain"}
     assert (folder / "runs" / "agree" / "encoder.safetensors").is_file()
 
 
 def test_the_data_set_is_read(stranger: tuple[Path, str]) -> None:
-    (record,) = records(stranger[0] / "runs" / "plates")
-    assert record["dataset"] == "plates/test" and record["value"] == 100.0
+    (record,) = results.read(stranger[0] / "runs" / "plates" / "results.jsonl")
+    assert record.dataset == "plates/test" and record.value == 100.0
 
 
 def test_the_operation_is_applied(stranger: tuple[Path, str]) -> None:
