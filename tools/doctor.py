@@ -4,6 +4,7 @@ Every part is imported, not only looked up: a package that is there and cannot b
 usual trouble. Exit code 0 when everything required works, 3 otherwise.
 """
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -35,7 +36,7 @@ class Part:
         name: of the package, as pip knows it.
         module: what is imported.
         least: lowest version that works; empty where any does.
-        without: what does not work without it; empty for a required part: nothing does.
+        without: what is so without it, a clause; empty for a required part: nothing works.
         remedy: what to do.
     """
 
@@ -49,7 +50,11 @@ class Part:
 REQUIRED = (
     Part(name="torch", module="torch", least="2.11"),
     Part(name="torchvision", module="torchvision", least="0.26"),
+    Part(name="numpy", module="numpy"),
     Part(name="hydra-core", module="hydra", least="1.3"),
+    Part(name="omegaconf", module="omegaconf"),
+    Part(name="PyYAML", module="yaml"),
+    Part(name="packaging", module="packaging.version"),
     Part(name="fvcore", module="fvcore.common.param_scheduler", least="0.1.5"),
     Part(name="iopath", module="iopath"),
     Part(name="safetensors", module="safetensors.torch", least="0.5"),
@@ -60,14 +65,16 @@ REQUIRED = (
     Part(name="defusedxml", module="defusedxml.ElementTree", least="0.7"),
     Part(name="tensorboard", module="torch.utils.tensorboard", least="2.16"),
     Part(name="tqdm", module="tqdm", least="4.66"),
+    Part(name="matplotlib", module="matplotlib.figure", least="3.8"),
+    Part(name="Jinja2", module="jinja2", least="3.1"),
 )
 
-EXPORT = {"without": "visrep export", "remedy": "pip install 'visrep[export]'"}
+EXPORT = {"without": "no visrep export", "remedy": "pip install 'visrep[export]'"}
 OPTIONAL = (
     Part(
         name="pkg_resources",
         module="pkg_resources",
-        without="detectron2.model_zoo (visrep does without it)",
+        without="no detectron2.model_zoo (visrep does without it)",
         remedy="pip install 'setuptools<82', the last that has it",
     ),
     Part(name="onnx", module="onnx", least="1.17", **EXPORT),
@@ -77,8 +84,15 @@ OPTIONAL = (
         name="faster-coco-eval",
         module="faster_coco_eval",
         least="1.6.5",
-        without="nothing but speed: pycocotools gives the same COCO AP",
+        without="COCO AP takes longer: pycocotools gives the same",
         remedy="pip install 'visrep[fast-eval]'",
+    ),
+    Part(
+        name="timm",
+        module="timm",
+        least="1.0",
+        without="visrep convert to=timm does not run the weights in timm's class",
+        remedy="pip install timm",
     ),
 )
 
@@ -128,30 +142,23 @@ def show(title: str, findings: list[Finding]) -> None:
 
 def examine(part: Part) -> Finding:
     """Import `part` and compare its version."""
-    lost = f"; without it, no {part.without}" if part.without else ""
-    if part.without.startswith("nothing"):
-        lost = f"; lost is {part.without}"
+    found, problem = "there", ""
     try:
         load(part.module)
     except ModuleNotFoundError as error:
-        if error.name == part.module.split(".")[0]:
-            return Finding(
-                name=part.name, found="missing", problem=f"not installed: {part.remedy}{lost}"
-            )
-        return Finding(
-            name=part.name, found="broken", problem=f"needs {error.name}: {part.remedy}{lost}"
-        )
+        itself = error.name == part.module.split(".")[0]
+        found = "missing" if itself else "broken"
+        problem = "not installed" if itself else f"needs {error.name}"
     except Exception as error:  # a broken binary raises anything
-        problem = f"cannot be imported ({first_line(error)}): {part.remedy}{lost}"
-        return Finding(name=part.name, found="broken", problem=problem)
-    try:
-        found = importlib.metadata.version(part.name)
-    except importlib.metadata.PackageNotFoundError:
-        return Finding(name=part.name, found="there")
-    if part.least and older(found, part.least):
-        problem = f"too old, {part.least} is needed: {part.remedy}{lost}"
-        return Finding(name=part.name, found=found, problem=problem)
-    return Finding(name=part.name, found=found)
+        found, problem = "broken", f"cannot be imported ({first_line(error)})"
+    else:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found = importlib.metadata.version(part.name)
+        if part.least and older(found, part.least):
+            problem = f"too old, {part.least} is needed"
+    if problem:
+        problem += f": {part.remedy}" + (f"; without it, {part.without}" if part.without else "")
+    return Finding(name=part.name, found=found, problem=problem)
 
 
 def load(module: str) -> None:

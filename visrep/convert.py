@@ -23,8 +23,9 @@ from visrep.d2 import verify
 from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path, write_bytes
 from visrep.weights.containers.tree import renamed, shapes_in
+from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import EncoderFile, dump_encoder
-from visrep.weights.foreign import INPUTS, Choice, imagenet_preprocess
+from visrep.weights.foreign import INPUTS, Choice
 from visrep.weights.formats import timm, torchvision, visrep_encoder
 from visrep.weights.reading import read_weights
 from visrep.weights.verification import checking, require_equal, run_in_own_class
@@ -129,11 +130,13 @@ def to_state_dict(file: EncoderFile, out: Path, target: ModuleType) -> list[str]
         with _writing(out):
             target.dump(temporary, file)
         with checking({temporary: out}):
-            require_equal(target.inverse(temporary).tensors, kept, out)
-            checked = run_in_own_class(file, temporary, out, target)
+            written = read_tree(temporary)
+            back = target.read(written, Choice(on_demand=True))
+            require_equal(back.tensors, kept, out)
+            checked = run_in_own_class(file, written, out, target)
     lines = [f"left out  {left_out}"] if left_out else []
     lines += [f"wrote     {out} ({_size(out)})", _accounted(file, kept), f"          {checked}"]
-    if file.preprocess != imagenet_preprocess().to_dict():
+    if file.preprocess != INPUTS["imagenet"].to_dict():
         lines.append(
             "note      a state dict does not say what its input went through; this encoder's: "
             f"{_input(file)}"

@@ -18,7 +18,8 @@ from visrep.errors import UserError
 from visrep.weights import EncoderFile, read_weights, write_encoder
 from visrep.weights.containers.pickle_files import write_pickle
 from visrep.weights.containers.pickle_records import Global, Inert
-from visrep.weights.containers.torch_files import read_tree, tensors_in
+from visrep.weights.containers.tree import tensors_in
+from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import fingerprint, mismatch, require_finite
 
 LIMIT = 10.0  # seconds of processor time for one file
@@ -41,7 +42,7 @@ def _case(name: str) -> Callable[[Path], object]:
 
 
 # Name -> what writes such a file, or several files and returns the one that is changed.
-# All of visrep.weights.formats.FORMATS are here, and every container that they come in.
+# All of visrep.weights.formats are here, and every container that they come in.
 FILES: dict[str, Callable[[Path], object]] = {
     "visrep": lambda path: encoder_file(path, width=1 / 32),
     "detectron2 of ours": _detectron2,

@@ -4,13 +4,18 @@ import importlib.metadata
 import re
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from tests.test_architecture import SOURCES, imports
 from visrep import config
 from visrep.errors import CheckFailed, ConfigError
+from visrep.paths import config_dir
 from visrep.tools import doctor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,17 +38,34 @@ def test_healthy_machine_passes_and_says_what_it_has(capsys):
     assert "precision   auto means" in said
 
 
+def least_versions(lines: list[str]) -> dict[str, str]:
+    """Package -> version, of lines such as `hydra-core>=1.3`."""
+    wanted = map(Requirement, lines)
+    return {canonicalize_name(each.name): str(each.specifier).removeprefix(">=") for each in wanted}
+
+
 def test_least_versions_are_those_of_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = {canonicalize_name(p.name): p.least for p in doctor.REQUIRED if p.least}
+    assert required == least_versions(project["dependencies"])
     extras = project["optional-dependencies"]
+    optional = {canonicalize_name(p.name): p.least for p in doctor.OPTIONAL if p.least}
+    assert optional.items() <= least_versions([*chain(*extras.values())]).items()
+    users = [name for name in extras if name != "dev"]
+    assert optional.keys() >= least_versions([*chain(*(extras[n] for n in users))]).keys()
 
-    def split(lines: list[str]) -> set[tuple[str, ...]]:
-        return {tuple(line.split(">=")) for line in lines if not line.startswith("matplotlib")}
 
-    required = {(each.name, each.least) for each in doctor.REQUIRED if each.least}
-    assert required == split(project["dependencies"])
-    optional = {(each.name, each.least) for each in doctor.OPTIONAL if each.least}
-    assert optional == split([*extras["export"], *extras["fast-eval"]])
+def test_every_package_that_a_command_imports_is_looked_at():
+    """Imports within functions are found too; what the standard library has needs no doctor."""
+    packages = {name.partition(".")[0] for path in SOURCES for name in imports(path)}
+    looked_at = {p.module.partition(".")[0] for p in (*doctor.REQUIRED, *doctor.OPTIONAL)}
+    assert packages - looked_at - sys.stdlib_module_names == {"visrep", "detectron2"}
+
+
+def test_the_settings_name_every_optional_part():
+    text = (config_dir() / "doctor.yaml").read_text()
+    for name in ("detectron2", "gpu", *(part.name for part in doctor.OPTIONAL)):
+        assert re.search(rf"[ #]{name}\b", text), name
 
 
 def test_found():
@@ -52,7 +74,7 @@ def test_found():
 
 
 def test_missing_names_the_remedy_and_what_is_lost():
-    found = doctor.examine(part(name="x", module="no_such_module_here", without="visrep export"))
+    found = doctor.examine(part(name="x", module="no_such_module_here", without="no visrep export"))
     assert found.found == "missing" and "do this" in found.problem
     assert "no visrep export" in found.problem
 

@@ -18,6 +18,7 @@ from visrep.errors import CheckFailed, ConfigError, UserError
 from visrep.nn.classifier import Classifier
 from visrep.paths import config_dir
 from visrep.weights import load_classifier, read_weights, save_encoder
+from visrep.weights.containers import weights_files
 
 
 def run(weights, out, **keys: object) -> None:
@@ -231,6 +232,23 @@ def test_nets_that_torchvision_has_not(tmp_path, spec):
     assert names(tmp_path) == {"encoder.safetensors"}
 
 
+@pytest.mark.parametrize("to", ["visrep", "torchvision", "detectron2", "pkl to visrep"])
+def test_what_is_read_and_what_is_written_are_parsed_once(tmp_path, monkeypatch, no_detectron2, to):
+    source, out = tmp_path / "encoder", tmp_path / "out.pkl"
+    file = encoder_file(source, stem="imagenet")
+    if to == "pkl to visrep":
+        d2.write_pkl(source, file)
+    real, parsed = weights_files._look, []
+
+    def look(path):
+        parsed.append("in" if path == source else "out")
+        return real(path)
+
+    monkeypatch.setattr(weights_files, "_look", look)
+    run(source, out, to=to.rpartition(" ")[2])
+    assert sorted(parsed) == ["in", "out"]
+
+
 def change_one(tensors: dict) -> dict:
     name = "layer2.0.conv1.weight"
     changed = tensors[name].clone()
@@ -244,7 +262,7 @@ def test_a_failed_check_leaves_no_file(tmp_path, encoder, monkeypatch, no_detect
     """The way back is made to differ: a written file with another tensor would read so."""
     reader = {
         "visrep": (convert, "read_weights"),
-        "torchvision": (convert.torchvision, "inverse"),
+        "torchvision": (convert.torchvision, "read"),
         "detectron2": (convert.d2, "read_pkl"),
     }[to]
     real = getattr(*reader)

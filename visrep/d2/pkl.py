@@ -15,8 +15,8 @@ from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path
 from visrep.nn.resnet import BASIC, DEEP_STEMS, STEM_STRIDES
 from visrep.weights.containers.pickle_files import write_pickle
-from visrep.weights.containers.torch_files import read_tree
-from visrep.weights.containers.tree import OnDemand
+from visrep.weights.containers.tree import OnDemand, Tree
+from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import EncoderFile, build, mismatch, shapes_of
 
 AUTHOR = "visrep"
@@ -143,8 +143,12 @@ def read_pkl(path: str | Path) -> EncoderFile:
     Raises:
         UserError: the file is damaged, or visrep did not write it.
     """
-    tree = read_tree(path)
-    content = tree.value
+    return from_tree(read_tree(path))
+
+
+def from_tree(tree: Tree) -> EncoderFile:
+    """`read_pkl` of a file that is open already."""
+    path, content = tree.path, tree.value
     kept = content.get("visrep") if isinstance(content, dict) else None
     if not isinstance(kept, dict) or kept.get("format") != FORMAT:
         raise UserError(f"{path} is no Detectron2 file that visrep wrote")

@@ -21,7 +21,8 @@ from visrep.d2.weights import place_of, places_in
 from visrep.data.preprocess import Preprocess
 from visrep.errors import CheckFailed
 from visrep.seeds import generator
-from visrep.weights.containers.torch_files import float_tensor, read_tree
+from visrep.weights.containers.tree import float_tensor
+from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import EncoderFile
 from visrep.weights.reading import encoder_of, read_weights
 

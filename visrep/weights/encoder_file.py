@@ -141,11 +141,11 @@ def save_encoder(
         UserError: the file cannot be written, or the weights are not finite.
         ValueError: the parts do not fit together.
     """
-    tensors = dict(_state(encoder))
+    tensors = dict(stored_tensors(encoder))
     if head is not None:
-        tensors |= {f"head.{name}": tensor for name, tensor in _state(head).items()}
+        tensors |= {f"head.{name}": tensor for name, tensor in stored_tensors(head).items()}
     if fc is not None:
-        tensors |= {f"fc.{name}": tensor for name, tensor in _state(fc).items()}
+        tensors |= {f"fc.{name}": tensor for name, tensor in stored_tensors(fc).items()}
     file = EncoderFile(
         backbone=dict(encoder.spec),
         preprocess=preprocess.to_dict(),
@@ -256,8 +256,8 @@ def differences(
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
     """Name -> shape of what an encoder file stores of `module`."""
-    state = module.state_dict()
-    return {k: tuple(v.shape) for k, v in state.items() if not k.endswith(COUNTER)}
+    held = module.state_dict()
+    return {k: tuple(v.shape) for k, v in held.items() if not k.endswith(COUNTER)}
 
 
 def require_finite(file: EncoderFile, path: str | Path) -> None:
@@ -273,14 +273,15 @@ def require_finite(file: EncoderFile, path: str | Path) -> None:
 
 def into_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Make `tensors` the weights of `module`, which is on the meta device; nothing is copied."""
-    state = dict(tensors)
+    weights = dict(tensors)
     for name, buffer in module.state_dict().items():
         if name.endswith(COUNTER):
-            state[name] = torch.zeros((), dtype=buffer.dtype)
-    module.load_state_dict(state, strict=True, assign=True)
+            weights[name] = torch.zeros((), dtype=buffer.dtype)
+    module.load_state_dict(weights, strict=True, assign=True)
 
 
-def _state(module: nn.Module) -> dict[str, Tensor]:
+def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """What an encoder file stores of `module`: float32 on the CPU, without counters of batches."""
     return {
         name: value.detach().to("cpu", torch.float32).contiguous()
         for name, value in module.state_dict().items()

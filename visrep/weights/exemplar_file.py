@@ -15,13 +15,15 @@ import torch
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.nn.exemplar_nets import ExemplarNet
-from visrep.weights.containers.torch_files import AGAIN, Tree, float_tensor, read_tree
+from visrep.weights.containers.tree import AGAIN, OnDemand, Tree
+from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import (
     EncoderFile,
     differences,
     into_module,
     require_finite,
     shapes_of,
+    stored_tensors,
     write_encoder,
 )
 from visrep.weights.formats import visrep_encoder
@@ -42,28 +44,24 @@ def save_exemplar(
     Raises:
         UserError: the file cannot be written, or the weights are not finite.
     """
-    tensors = {
-        name: value.detach().to("cpu", torch.float32).contiguous()
-        for name, value in net.state_dict().items()
-    }
     return write_encoder(
         path,
         EncoderFile(
             backbone=dict(net.spec),
             preprocess=preprocess.to_dict(),
-            tensors=tensors,
+            tensors=stored_tensors(net),
             source=dict(source),
         ),
     )
 
 
-def read_exemplar(path: str | Path) -> LoadedExemplarNet | None:
-    """The network of `path` in eval mode, or None where the file is of another kind.
+def read_exemplar(path: str | Path | Tree) -> LoadedExemplarNet | None:
+    """The network of a file in eval mode, or None where the file is of another kind.
 
     Raises:
         UserError: there is no such file, or it is such a file but damaged or inconsistent.
     """
-    tree = read_tree(path)
+    tree = path if isinstance(path, Tree) else read_tree(path)
     backbone = _described(tree)
     if backbone is None:
         return None
@@ -72,7 +70,7 @@ def read_exemplar(path: str | Path) -> LoadedExemplarNet | None:
             net = LoadedExemplarNet(**backbone)
     except ConfigError as error:
         raise UserError(f"{tree.path}: {error}") from error
-    tensors = {name: float_tensor(tree, name, value) for name, value in tree.value.items()}
+    tensors = dict(OnDemand(tree, tree.value))
     problem = differences(shapes_of(net), {name: tuple(t.shape) for name, t in tensors.items()})
     if problem:
         raise UserError(f"{tree.path}: {problem}; {AGAIN}")

@@ -60,6 +60,7 @@ class Choice:
 
 T = TypeVar("T")
 Raw = dict[str, Any]  # our name -> a tensor as the file holds it
+Head = tuple[list[dict[str, Any]], Raw]  # layers of visrep.nn.heads.MLP, and its tensors
 
 
 def unwrap(tree: Tree, *containers: str) -> tuple[Raw, dict[str, str]]:
@@ -91,7 +92,7 @@ def pick(encoders: Mapping[str, T], choice: Choice) -> tuple[str, T, tuple[str, 
     return name, encoders[name], tuple(other for other in encoders if other != name)
 
 
-class State:
+class ForeignTensors:
     """A state dict whose tensors are taken or dropped until none is left.
 
     Args:
@@ -128,8 +129,8 @@ class State:
         return taken
 
     def head(
-        self, tensors: Raw, *, after: Raw | None = None
-    ) -> tuple[list[dict[str, Any]], Raw] | None:
+        self, tensors: Raw, *, after: Raw | None = None, last_relu: bool = False
+    ) -> Head | None:
         """`head_of(tensors)`; None if there are none.
 
         `after`: a 1x1 convolution before the pooling, which gives the same numbers after it. It
@@ -141,7 +142,7 @@ class State:
             flat = {f"0.{name}": t.then(_as_linear) for name, t in after.items()}
             tensors = flat | {_one_further(name): t for name, t in tensors.items()}
         try:
-            layers, ours = head_of(tensors) if tensors else ([], {})
+            layers, ours = head_of(tensors, last_relu=last_relu) if tensors else ([], {})
         except UserError as error:
             raise UserError(f"{self.tree.path}: {error}") from error
         if after:
@@ -162,13 +163,13 @@ class State:
 
 
 def encoder_file(
-    state: State,
+    foreign: ForeignTensors,
     backbone: Raw,
     *,
     choice: Choice,
     source: Mapping[str, Any],
     preprocess: Preprocess | None = None,
-    head: tuple[list[dict[str, Any]], Raw] | None = None,
+    head: Head | None = None,
     fc: Raw | None = None,
     classes: list[str] | None = None,
     encoder: str = "",
@@ -179,7 +180,7 @@ def encoder_file(
     """Put an encoder file together; reads the tensors into memory, unless `choice` says otherwise.
 
     Args:
-        state: what the other tensors were taken from; nothing must be left in it.
+        foreign: what the other tensors were taken from; nothing must be left in it.
         backbone: our name -> tensor.
         choice: what the user asked for; `encoder` has been followed by the caller.
         source: `format` and whatever else says where the weights are from.
@@ -193,9 +194,9 @@ def encoder_file(
     Raises:
         UserError: a tensor is left, visrep does not hold the architecture, or parts do not fit.
     """
-    path = state.tree.path
-    if state.left:
-        names = sorted(state.left)
+    path = foreign.tree.path
+    if foreign.left:
+        names = sorted(foreign.left)
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise UserError(
             f"{path}: it looks like {source['format']}, but {names[0]}{more} has no place in it"
@@ -209,7 +210,7 @@ def encoder_file(
         raw |= {f"head.{name}": t for name, t in tensors.items()}
     raw |= {f"fc.{name}": t for name, t in (fc or {}).items()}
     for name, t in raw.items():
-        check_tensor(state.tree, name, t)
+        check_tensor(foreign.tree, name, t)
     if choice.stem is not None and backbone["conv1.weight"].shape[2:] != (3, 3):
         raise UserError(f"{path}: stem={choice.stem} is for nets that begin with a 3x3 convolution")
     if choice.input is not None:
@@ -221,17 +222,17 @@ def encoder_file(
     )
     types = sorted({str(t.dtype).removeprefix("torch.") for t in raw.values()} - {"float32"})
     stored = {"stored_as": ", ".join(types)} if types else {}
-    placed = OnDemand(state.tree, raw)
+    placed = OnDemand(foreign.tree, raw)
     file = EncoderFile(
         backbone=spec,
-        preprocess=(preprocess or imagenet_preprocess()).to_dict(),
+        preprocess=(preprocess or INPUTS["imagenet"]).to_dict(),
         tensors=placed if choice.on_demand else dict(placed),
         head=description,
         classes=classes,
         source={"file": path.name, **source, **stored, **({"note": note} if note else {})},
         encoder=encoder,
         alternatives=alternatives,
-        dropped=state.dropped,
+        dropped=foreign.dropped,
     )
     problem = mismatch(file)
     if problem:
@@ -239,12 +240,7 @@ def encoder_file(
     return file
 
 
-def imagenet_preprocess() -> Preprocess:
-    """torchvision's input for its ResNets."""
-    return INPUTS["imagenet"]
-
-
-def head_of(tensors: Raw, *, last_relu: bool = False) -> tuple[list[dict[str, Any]], Raw]:
+def head_of(tensors: Raw, *, last_relu: bool = False) -> Head:
     """Layers and tensors of an MLP that is an `nn.Sequential` of linears, batch norms and ReLUs.
 
     Its names are `INDEX.weight` and the like. A 2-d weight begins a layer, one-dimensional tensors

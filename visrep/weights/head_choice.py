@@ -4,18 +4,15 @@ The file's classifier sits on the whole of its head. A checkpoint that has both 
 same features or one on the middle of the other, so that one of them is left out, by name.
 """
 
-from typing import Any
-
 from visrep.errors import UserError
 from visrep.weights.containers.tree import float_tensor
-from visrep.weights.foreign import Choice, Raw, State
+from visrep.weights.foreign import Choice, ForeignTensors, Head, Raw
 
 CLASSIFIER = "of the classifier"
-Head = tuple[list[dict[str, Any]], Raw]  # layers of visrep.nn.heads.MLP, and its tensors
 
 
 def head_or_classifier(
-    state: State, choice: Choice, head: Head, fc: Raw, *, sits_on: int | None
+    foreign: ForeignTensors, choice: Choice, head: Head | None, fc: Raw, *, sits_on: int | None
 ) -> tuple[Head | None, Raw]:
     """The head whole, which a finetune can start from; or with `choice.classifier=K` its first K
     layers and the classifier on them.
@@ -30,34 +27,34 @@ def head_or_classifier(
     Raises:
         UserError: `choice.classifier` is no such layer.
     """
-    layers, tensors = head
-    if not fc:
+    if head is None or not fc:
         return head, fc
+    layers, tensors = head
     at = choice.classifier
-    if at is None and _untrained(state, head):
+    if at is None and _untrained(foreign, head):
         at = 0
     if at is None:
         which = "0, or the layer of the head that it sits on," if sits_on is None else f"{sits_on}"
-        state.count(f"{CLASSIFIER} (classifier={which} keeps it)", len(fc))
+        foreign.count(f"{CLASSIFIER} (classifier={which} keeps it)", len(fc))
         return head, {}
     if not 0 <= at <= len(layers) or sits_on not in (None, at):
         known = f"{sits_on}" if sits_on is not None else f"a number from 0 to {len(layers)}"
         raise UserError(
-            f"{state.tree.path}: its classifier does not sit on layer {at} of the head: give "
+            f"{foreign.tree.path}: its classifier does not sit on layer {at} of the head: give "
             f"classifier={known}"
         )
     starts = tuple(f"layers.{i}." for i in range(at))
     kept = {name: t for name, t in tensors.items() if name.startswith(starts)} if at else {}
     trained = "" if choice.classifier is not None else ", which was never trained"
-    state.count(f"of the projection head{trained}", len(tensors) - len(kept))
+    foreign.count(f"of the projection head{trained}", len(tensors) - len(kept))
     return ((layers[:at], kept) if at else None), fc
 
 
-def _untrained(state: State, head: Head) -> bool:
+def _untrained(foreign: ForeignTensors, head: Head) -> bool:
     norms = {name: t for name, t in head[1].items() if ".norm." in name}
     start = {"weight": 1.0, "bias": 0.0}
     values = [
-        (float_tensor(state.tree, name, t), start[kind])
+        (float_tensor(foreign.tree, name, t), start[kind])
         for name, t in norms.items()
         if (kind := name.rpartition(".")[2]) in start
     ]

@@ -8,16 +8,16 @@ WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.
 
 def without_wrappers(tensors: Mapping[Any, Any]) -> tuple[dict[Any, Any], str]:
     """The tensors without the prefixes that wrappers put before every name, and these."""
-    state, prefix = dict(tensors), ""
-    while state:
+    bare, prefix = dict(tensors), ""
+    while bare:
         for wrapper in WRAPPERS:
-            if all(isinstance(name, str) and name.startswith(wrapper) for name in state):
-                state = {name.removeprefix(wrapper): tensor for name, tensor in state.items()}
+            if all(isinstance(name, str) and name.startswith(wrapper) for name in bare):
+                bare = {name.removeprefix(wrapper): tensor for name, tensor in bare.items()}
                 prefix += wrapper
                 break
         else:
             break
-    return state, prefix
+    return bare, prefix
 
 
 def shortcut_names(tensors: Mapping[str, Any], prefix: str = "") -> Callable[[str], str]:
@@ -49,7 +49,7 @@ def shortcut_kind(tensors: Mapping[str, Any]) -> str:
     return "avg_down" if pooled else "conv"
 
 
-def features(backbone: Mapping[str, Any]) -> int:
+def feature_width(backbone: Mapping[str, Any]) -> int:
     """Width of the features of a net under our names, as the last norm of layer4.0 has it; or 0."""
     for name in ("layer4.0.bn3.bias", "layer4.0.bn2.bias"):
         if name in backbone:

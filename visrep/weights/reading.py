@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 
 from visrep.data.preprocess import Preprocess
-from visrep.errors import UserError
+from visrep.errors import ConfigError, UserError
 from visrep.nn.heads import MLP
-from visrep.weights.containers.torch_files import read_tree
+from visrep.weights.containers.tree import Tree
+from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import (
     Encoder,
     EncoderFile,
@@ -17,27 +18,32 @@ from visrep.weights.encoder_file import (
     require_finite,
 )
 from visrep.weights.foreign import Choice
-from visrep.weights.formats import identify
 from visrep.weights.head_choice import CLASSIFIER
+from visrep.weights.recognition import identify
 
 ASK_NOTHING = Choice()
 
 
-def read_weights(path: str | Path, choice: Choice = ASK_NOTHING) -> EncoderFile:
+def read_weights(path: str | Path | Tree, choice: Choice = ASK_NOTHING) -> EncoderFile:
     """Read an encoder file or another checkpoint, told by its content. Nothing in it is executed.
 
     Args:
+        path: of the file, or the file opened by `read_tree`.
         choice: which network of a checkpoint that holds several, and what its content cannot say.
 
     Raises:
         UserError: there is no such file, it is damaged, of no known format, of an architecture
             that visrep does not hold, or its weights are not finite; or it has not what `choice`
             asks for.
+        ConfigError: a plugin's format breaks the contract of `visrep.weights.formats`.
     """
-    tree = read_tree(path)
+    tree = path if isinstance(path, Tree) else read_tree(path)
     kind = identify(tree)
     file = kind.read(tree, choice)
-    file.kind = kind.name
+    if not isinstance(file, EncoderFile):
+        given = type(file).__name__
+        raise ConfigError(f"{kind.__name__}: read must return an EncoderFile, not {given}")
+    file.kind = kind.NAME
     if choice.encoder is not None and choice.encoder != file.encoder:
         others = ", ".join((file.encoder, *file.alternatives)) if file.encoder else "a single one"
         raise UserError(f"{tree.path}: it holds no encoder={choice.encoder}, but {others}")

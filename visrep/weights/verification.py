@@ -10,7 +10,7 @@ from torch import Tensor
 
 from visrep.errors import CheckFailed, UserError
 from visrep.seeds import generator
-from visrep.weights.containers.torch_files import float_tensor, read_tree
+from visrep.weights.containers.tree import OnDemand, Tree
 from visrep.weights.encoder_file import EncoderFile
 from visrep.weights.reading import encoder_of
 
@@ -43,7 +43,7 @@ def require_equal(
             raise CheckFailed(f"{out}: {name} is not the same when it is read back")
 
 
-def run_in_own_class(file: EncoderFile, written: Path, out: Path, target: ModuleType) -> str:
+def run_in_own_class(file: EncoderFile, written: Tree, out: Path, target: ModuleType) -> str:
     """Compare the features of a net of `target`, torchvision's or timm's format, that `written` is
     loaded into with those of our own net; a line that says what was found, or why there is no such
     net. Only one of the two nets is in memory at a time.
@@ -59,9 +59,8 @@ def run_in_own_class(file: EncoderFile, written: Path, out: Path, target: Module
     images = torch.randn(2, 3, 64, 64, generator=generator("check in the target's class"))
     with torch.inference_mode():
         expected = encoder_of(file)(images)
-    tree = read_tree(written)
-    state = {k: float_tensor(tree, k, t) for k, t in tree.value.items() if k[:3] != "fc."}
-    net.load_state_dict(state, assign=True)
+    theirs = OnDemand(written, {k: t for k, t in written.value.items() if k[:3] != "fc."})
+    net.load_state_dict(dict(theirs), assign=True)
     with torch.inference_mode():
         given = net.eval()(images)
     difference = float((given - expected).abs().max() / expected.abs().max().clamp_min(1e-30))

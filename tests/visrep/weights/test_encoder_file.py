@@ -15,6 +15,7 @@ from tests.oracles.encoders import PREPROCESS, encoder_file, head, net, stir
 from tests.oracles.small_disk import small_disk
 from visrep.errors import UserError
 from visrep.nn.classifier import Classifier
+from visrep.nn.heads import MLP
 from visrep.nn.resnet import ResNet
 from visrep.weights import (
     EncoderFile,
@@ -122,6 +123,58 @@ def test_the_file_is_plain_safetensors_with_torchvision_names(tmp_path):
     assert metadata["format"] == "visrep-encoder/1"
     assert json.loads(metadata["backbone"]) == net().spec
     assert metadata["sha256"] == file.sha256
+
+
+def test_files_of_version_0_1_0_are_read(tmp_path):
+    """The bytes that 0.1.0 wrote, put together here: header, metadata and order are a promise."""
+    encoder, projection = net(), MLP(in_dim=32, layers=[LAYER])
+    tensors = stored(encoder.state_dict()) | stored(projection.state_dict(), "head.")
+    tensors |= {"fc.weight": torch.eye(2, 8), "fc.bias": torch.arange(2.0)}
+    metadata = {
+        "format": "visrep-encoder/1",
+        "sha256": "",
+        "backbone": '{"depth": 18, "width": 0.0625, "sk": false, "stem": "small", '
+        '"padding": "torch"}',
+        "preprocess": '{"size": 32, "resize": null, "mean": [0.5, 0.4, 0.3], '
+        '"std": [0.25, 0.25, 0.25], "interpolation": "bilinear", "channel_order": "RGB", '
+        '"range": [0.0, 1.0]}',
+        "head": '{"in_dim": 32, "layers": [{"out": 8, "bias": false, "norm": "affine", '
+        '"relu": true}]}',
+        "classes": '["cat", "dog"]',
+        "source": '{"method": "finetune", "command": "visrep finetune", "labels": 0.1}',
+    }
+    sha256 = hashlib.sha256()
+    header, data = {"__metadata__": metadata}, b""
+    for name in sorted(tensors):
+        shape, raw = list(tensors[name].shape), tensors[name].numpy().tobytes()
+        sha256.update(f"{name}\0float32\0{','.join(map(str, shape))}\0".encode() + raw)
+        header[name] = {"dtype": "F32", "shape": shape}
+        header[name]["data_offsets"] = [len(data), len(data) + len(raw)]
+        data += raw
+    metadata["sha256"] = sha256.hexdigest()
+    text = json.dumps(header).encode()
+    path = tmp_path / "encoder.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+    model = load_classifier(path)
+    assert model.sha256 == load_encoder(path).sha256 == sha256.hexdigest()
+    assert model.classes == ["cat", "dog"] and model.preprocess.mean == (0.5, 0.4, 0.3)
+    images = torch.randn(2, 3, 32, 32)
+    features = projection.eval()(encoder(images))
+    assert torch.equal(model(images), features @ tensors["fc.weight"].T + tensors["fc.bias"])
+    file = read_weights(path)
+    assert file.source["labels"] == 0.1
+    write_encoder(tmp_path / "again.safetensors", file)
+    again = read_weights(tmp_path / "again.safetensors")
+    assert vars(again) | {"tensors": 0} == vars(file) | {"tensors": 0}
+
+
+LAYER = {"out": 8, "bias": False, "norm": "affine", "relu": True}
+
+
+def stored(tensors: dict[str, torch.Tensor], prefix: str = "") -> dict[str, torch.Tensor]:
+    """What an encoder file keeps of a state dict."""
+    return {f"{prefix}{k}": t for k, t in tensors.items() if "num_batches" not in k}
 
 
 def test_channels_last_and_half_precision_are_stored_plain(tmp_path):

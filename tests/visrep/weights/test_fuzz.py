@@ -23,7 +23,7 @@ from tests.oracles.mutations import (
 )
 from tests.oracles.trees import tree
 from visrep.weights import read_weights, reading
-from visrep.weights.formats import FORMATS
+from visrep.weights.recognition import known_formats
 
 
 def memory() -> int:
@@ -43,7 +43,7 @@ def saved(tmp_path_factory):
 
 def test_no_format_is_missing(saved):
     kinds = {read_weights(saved(kind)).kind for kind in FILES}
-    assert kinds == {known.name for known in FORMATS}
+    assert kinds == {known.NAME for known in known_formats()}
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -114,6 +114,6 @@ def test_a_hang_would_be_noticed(tmp_path, monkeypatch):
 
     path = tmp_path / "model.bin"
     path.write_bytes(everything()["zip"])
-    monkeypatch.setattr("visrep.weights.containers.torch_files.find_bundle", hang)
+    monkeypatch.setattr("visrep.weights.containers.weights_files.find_bundle", hang)
     with pytest.raises(Late):
         examine_tree(path)

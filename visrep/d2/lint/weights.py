@@ -12,7 +12,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.weights.architecture import infer
 from visrep.weights.containers.stored import Stored
-from visrep.weights.containers.torch_files import read_tree
+from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import COUNTER
 
 CONVERT = "visrep convert weights={} to=detectron2 out=x.pkl"

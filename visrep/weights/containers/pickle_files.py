@@ -8,7 +8,7 @@ import numpy as np
 
 from visrep.weights.containers.pickle_functions import FUNCTIONS
 from visrep.weights.containers.pickle_machine import Input, Machine
-from visrep.weights.containers.torch_containers import MAGIC, read_legacy
+from visrep.weights.containers.torch_files import MAGIC, read_legacy
 
 
 def read_pickle(stream: BinaryIO, path: Path, size: int) -> tuple[str, Any]:

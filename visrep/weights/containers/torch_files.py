@@ -1,114 +1,118 @@
-"""Reading what others saved, without executing anything of it.
+"""torch's two containers, the zip archive and the one from before torch 1.6; and writing the first.
 
-`read_tree` opens a file by its content: safetensors, torch's two containers, plain pickles; and
-TensorFlow's bundles, which are several files. What comes back is a tree of dicts, lists, plain
-values and records of tensors; the formats in `visrep.weights.formats` tell from its keys what it
-is, and read the tensors they want.
-
-All pickles go through `visrep.weights.containers.pickle_machine`. There is no second way for those
-that torch calls safe: weights_only reads everything at once, and imports the classes that it
-allows.
+Both hold a pickle that puts the tensors together out of storages, which lie beside it as raw bytes.
+torch's own reader is not asked, not even with weights_only: that one refuses a file for a class it
+does not know, reads storages that nobody wants, and imports what it knows.
 """
 
-import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 
-from visrep.errors import UserError
-from visrep.weights.containers.pickle_files import read_pickle
-from visrep.weights.containers.pickle_records import Refused
-from visrep.weights.containers.safetensors_files import read_safetensors
-from visrep.weights.containers.tf_bundle import find_bundle, read_bundle
-from visrep.weights.containers.torch_containers import read_zip
-from visrep.weights.containers.tree import (
-    AGAIN,
-    DEPTH,
-    Tree,
-    check_tensor,
-    float_tensor,
-    tensors_in,
-)
+from visrep.weights.containers.pickle_functions import FUNCTIONS
+from visrep.weights.containers.pickle_machine import Input, Machine
+from visrep.weights.containers.pickle_records import Damaged, Refused
+from visrep.weights.containers.stored import Span
+from visrep.weights.containers.torch_functions import TORCH_FUNCTIONS, Storage, storage_of
+from visrep.weights.containers.zip_entries import Entry, entries_of
 
-__all__ = [
-    "AGAIN",
-    "DEPTH",
-    "Tree",
-    "check_tensor",
-    "float_tensor",
-    "read_tree",
-    "save_torch",
-    "tensors_in",
-]
+MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older container
+_PROTOCOL = 1001
 
-_STRANGERS = (
-    (b"<", "it looks like a web page: the download link led to a page, not to the file"),
-    (
-        b"version https://git-lfs",
-        "it is a Git LFS pointer: run git lfs pull to get the file itself",
-    ),
-    (b"\x89HDF", "it is an HDF5 file, which visrep does not read"),
-    (b"\x1f\x8b", "it is a gzip archive: unpack it first"),
-)
-_PICKLES = (b"\x80", b"(dp", b"(lp", b"(d.", b"}", b"ccollections\n", b"c__builtin__\n")
+# The zip archive
 
 
-def read_tree(path: str | Path) -> Tree:
-    """Read a weights file of any container; its tensors are left in it.
+def read_zip(path: Path, size: int) -> Any:
+    """The content of a zip archive of torch.
 
     Raises:
-        UserError: there is no such file; it is no weights file, is cut short or damaged; or it asks
-            for code to be run.
+        OSError, Refused, Exception: see `Machine.load`.
     """
-    path = Path(path)
-    damaged = f"{path} is cut short or damaged: {AGAIN}"
-    try:
-        prefix = find_bundle(path)
-        if prefix is not None:
-            return read_bundle(prefix)
-        size, head = _look(path)
-        if head.startswith(b"PK\x03\x04"):
-            return Tree(path, "torch (zip)", read_zip(path, size), size)
-        if head[8:9] == b"{":
-            tensors, metadata = read_safetensors(path)
-            return Tree(path, "safetensors", tensors, size, metadata)
-        if head.startswith(_PICKLES):
-            with open(path, "rb") as stream:
-                container, value = read_pickle(stream, path, size)
-            return Tree(path, container, value, size)
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except Refused as error:
-        raise UserError(f"{path} {error}") from error
-    except Exception as error:  # whatever a malformed file leads to
-        raise UserError(damaged) from error
-    for start, hint in _STRANGERS:
-        if head.lstrip().startswith(start):
-            raise UserError(f"{path} is no checkpoint: {hint}")
-    raise UserError(
-        f"{path} is no checkpoint that visrep reads: give a safetensors, a torch (.pth) or a "
-        "pickle file"
-    )
-
-
-def _look(path: Path) -> tuple[int, bytes]:
-    """Size and first bytes."""
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}: check weights=") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise UserError(f"{path} is a folder: give the weights file in it")
-    if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path} is not an ordinary file: give a weights file")
-    if not status.st_size:
-        raise UserError(f"{path} is empty: {AGAIN}")
     with open(path, "rb") as stream:
-        return status.st_size, stream.read(64)
+        entries = entries_of(stream, size)
+        pickles = [name for name in entries if name.endswith("/data.pkl")]
+        if not pickles:
+            raise Refused("is a zip archive, but torch did not write it")
+        root = pickles[0].removesuffix("data.pkl")
+        if f"{root}constants.pkl" in entries:
+            raise Refused("is a TorchScript archive, which holds code: save the state dict alone")
+        if any(entry.packed for entry in entries.values()):
+            raise Refused(
+                "is a zip archive with packed entries, which torch does not write; it is not opened"
+            )
+        if len(pickles) > 1 or sum(entry.size for entry in entries.values()) > size:
+            raise Damaged
+        big_endian = False
+        if f"{root}byteorder" in entries:
+            big_endian = _checked(path, entries[f"{root}byteorder"]).read().tolist() == [*b"big"]
+        storages: dict[str, Storage] = {}
+
+        def persistent(pid: Any) -> Any:
+            word, kind, name, _, count = pid
+            if word != "storage":
+                raise Damaged
+            if name not in storages:
+                storage = storage_of(kind, count)
+                entry = entries[f"{root}data/{name}"]
+                if storage.size > entry.size:
+                    raise Damaged
+                storage.span, storage.crc = Span(path, entry.begin, entry.size), entry.crc
+                storage.big_endian = big_endian
+                storages[name] = storage
+            return storages[name], 0
+
+        span = _checked(path, entries[pickles[0]])
+        source = Input(stream, path, span.begin, span.begin + span.size)
+        return Machine(source, TORCH_FUNCTIONS, persistent).load()
+
+
+def _checked(path: Path, entry: Entry) -> Span:
+    span = Span(path, entry.begin, entry.size)
+    if entry.crc and span.crc32() != entry.crc:
+        raise Damaged
+    return span
+
+
+# The container from before torch 1.6
+
+
+def read_legacy(source: Input) -> Any:
+    """What follows the magic number: protocol, system, content, names of storages, storages.
+
+    Raises:
+        OSError, Refused, Exception: see `Machine.load`.
+    """
+    load = partial(Machine, source, FUNCTIONS)
+    if load().load() != _PROTOCOL:
+        raise Damaged
+    system = load().load()
+    big_endian = not system["little_endian"]
+    storages: dict[str, Storage] = {}
+
+    def persistent(pid: Any) -> Any:
+        if pid[0] == "module":  # of a whole pickled net: its class and the code of its class
+            return pid[1]
+        word, kind, name, _, count, part = pid
+        if word != "storage" or not isinstance(name, str):
+            raise Damaged
+        if name not in storages:
+            storages[name] = storage_of(kind, count)
+            storages[name].big_endian = big_endian
+        return storages[name], 0 if part is None else part[1]
+
+    value = Machine(source, TORCH_FUNCTIONS, persistent).load()
+    for name in load().load():
+        storage = storages[name]
+        count = int.from_bytes(source.take(8), "big" if big_endian else "little")
+        if count * (storage.dtype or torch.uint8).itemsize != storage.size:
+            raise Damaged
+        storage.span = source.skip(storage.size)
+    if any(storage.span is None for storage in storages.values()):
+        raise Damaged
+    return value
 
 
 # Writing

@@ -6,7 +6,7 @@
 
 from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import Choice, State, encoder_file, unwrap
+from visrep.weights.foreign import Choice, ForeignTensors, encoder_file, unwrap
 
 NAME = "Barlow Twins"
 
@@ -19,9 +19,9 @@ def recognise(tree: Tree) -> bool:
 def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError, see `encoder_file`."""
     tensors, place = unwrap(tree, "model")
-    state = State(tree, tensors)
-    head = state.head(state.take("projector."))
-    backbone = state.take("backbone.")
-    state.drop("statistics of the batch norm in the loss", r"bn\.running_(mean|var)$")
+    foreign = ForeignTensors(tree, tensors)
+    head = foreign.head(foreign.take("projector."))
+    backbone = foreign.take("backbone.")
+    foreign.drop("statistics of the batch norm in the loss", r"bn\.running_(mean|var)$")
     source = {"format": NAME, **place}
-    return encoder_file(state, backbone, choice=choice, head=head, source=source)
+    return encoder_file(foreign, backbone, choice=choice, head=head, source=source)

@@ -15,7 +15,7 @@ from visrep.weights.containers.pickle_records import Inert
 from visrep.weights.containers.stored import Stored
 from visrep.weights.containers.tree import Tree, tensors_in
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import MEAN, STD, Choice, Raw, State, encoder_file, head_of
+from visrep.weights.foreign import MEAN, STD, Choice, ForeignTensors, Raw, encoder_file
 from visrep.weights.head_choice import head_or_classifier
 
 NAME = "BYOL checkpoint of haiku"
@@ -60,20 +60,18 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     sides = _sides(tree)
     side = choice.encoder if choice.encoder in sides else sides[0]
     content = _fields(_fields(tree.value)["experiment_state"])
-    state = State(tree, {path: _turned(path, tensor) for path, tensor in tensors_in(content)})
-    ours = state.take("", lambda path: _renamed(path, side))
-    state.drop("of the batch norms' biased averages", rf"{side}_state/.*_ema/(hidden|counter)$")
+    foreign = ForeignTensors(tree, {path: _turned(path, t) for path, t in tensors_in(content)})
+    ours = foreign.take("", lambda path: _renamed(path, side))
+    foreign.drop("of the batch norms' biased averages", rf"{side}_state/.*_ema/(hidden|counter)$")
     projector, fc = _part(ours, "head."), _part(ours, "fc.")
-    head = head_of(projector) if projector else None
-    if head is not None:
-        head, fc = head_or_classifier(state, choice, head, fc, sits_on=0)
+    head, fc = head_or_classifier(foreign, choice, foreign.head(projector), fc, sits_on=0)
     others = tuple(other for other in sides if other != side)
     for other in others:
-        state.drop(f"of the {other} network", rf"{other}_(params|state)/")
-    state.drop("of the predictor", rf"{side}_(params|state)/predictor/")
-    state.drop("of the optimizer", r"(\w+_)?opt_state/")
+        foreign.drop(f"of the {other} network", rf"{other}_(params|state)/")
+    foreign.drop("of the predictor", rf"{side}_(params|state)/predictor/")
+    foreign.drop("of the optimizer", r"(\w+_)?opt_state/")
     return encoder_file(
-        state,
+        foreign,
         ours,
         choice=choice,
         source={"format": NAME},

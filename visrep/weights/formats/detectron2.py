@@ -19,9 +19,9 @@ import torch
 from visrep.d2 import pkl as written
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
-from visrep.weights.containers.torch_files import Tree, float_tensor
+from visrep.weights.containers.tree import Tree, float_tensor
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import Choice, Raw, State, encoder_file
+from visrep.weights.foreign import Choice, ForeignTensors, Raw, encoder_file
 
 NAME = "Detectron2"
 EPS = 1e-5  # of a batch norm
@@ -59,7 +59,7 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
             raise UserError(
                 f"{tree.path} says itself what net it holds: leave out stem= and padding="
             )
-        return written.read_pkl(tree.path)
+        return written.from_tree(tree)
     tensors, source = _tensors(tree), {"format": NAME}
     caffe2 = "conv1_w" in tensors
     if caffe2:
@@ -68,18 +68,18 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     elif isinstance(tree.value.get("__author__"), str):
         source["author"] = tree.value["__author__"]
     prefix = _prefix(tensors) or ""
-    state = State(tree, tensors)
-    backbone = state.take(prefix, _ours)
-    fc = state.take("", _CLASSIFIER.get)
-    state.drop("classifier or projection head", r"stem\.fc\.")
+    foreign = ForeignTensors(tree, tensors)
+    backbone = foreign.take(prefix, _ours)
+    fc = foreign.take("", _CLASSIFIER.get)
+    foreign.drop("classifier or projection head", r"stem\.fc\.")
     if not any(name.startswith("layer4.") for name in backbone):
-        backbone |= state.take("roi_heads.", _ours)
+        backbone |= foreign.take("roi_heads.", _ours)
     if prefix or caffe2:
-        state.drop("layers of the detector", r"(?!stem\.|res[2-5]\.)")
+        foreign.drop("layers of the detector", r"(?!stem\.|res[2-5]\.)")
     of_caffe2 = _unfold(backbone) or caffe2 or _is_folded(tree, backbone)
     grouped = _grouped(backbone)
     return encoder_file(
-        state,
+        foreign,
         backbone,
         choice=choice,
         source=source,

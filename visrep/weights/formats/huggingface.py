@@ -7,9 +7,9 @@ first 1x1 convolution, false in all that are published by its authors) looks the
 
 import re
 
-from visrep.weights.containers.torch_files import Tree
+from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import Choice, State, encoder_file, unwrap
+from visrep.weights.foreign import Choice, ForeignTensors, encoder_file, unwrap
 
 NAME = "Hugging Face ResNet"
 _KINDS = {"convolution": "conv", "normalization": "bn"}
@@ -32,11 +32,11 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError, see `encoder_file`."""
     tensors, place = unwrap(tree, "state_dict")
     prefix = "resnet." if "resnet.embedder.embedder.convolution.weight" in tensors else ""
-    state = State(tree, tensors)
+    foreign = ForeignTensors(tree, tensors)
     return encoder_file(
-        state,
-        fc=state.take("classifier.1."),
-        backbone=state.take(prefix, _ours),
+        foreign,
+        fc=foreign.take("classifier.1."),
+        backbone=foreign.take(prefix, _ours),
         choice=choice,
         source={"format": NAME, **place},
     )

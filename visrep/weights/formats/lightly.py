@@ -16,7 +16,6 @@ Their methods name the encoders differently, see `_ENCODERS`.
 import re
 from collections.abc import Collection
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -26,7 +25,17 @@ from visrep.weights.architecture import NAME as BACKBONE_NAME
 from visrep.weights.containers.stored import Stored
 from visrep.weights.containers.tree import Tree, check_tensor, float_tensor
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import MEAN, STD, Choice, Raw, State, encoder_file, pick, unwrap
+from visrep.weights.foreign import (
+    MEAN,
+    STD,
+    Choice,
+    ForeignTensors,
+    Head,
+    Raw,
+    encoder_file,
+    pick,
+    unwrap,
+)
 
 NAME = "lightly"
 BN_EPS = 1e-5
@@ -71,29 +80,29 @@ def recognise(tree: Tree) -> bool:
 def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError, see `encoder_file`; or a batch norm of the image that cannot be kept."""
     tensors, place = _state_dict(tree)
-    state = State(tree, tensors)
+    foreign = ForeignTensors(tree, tensors)
     row = _encoders(tensors.keys())
     assert row is not None  # `recognise` has seen it
     encoder, prefix, others = pick(row, choice)
-    order = _order(prefix, state.left.keys())
+    order = _order(prefix, foreign.left.keys())
     assert order is not None
-    backbone = state.take(prefix, lambda name: _our_name(name, order))
-    _merge_splits(state, backbone)
+    backbone = foreign.take(prefix, lambda name: _our_name(name, order))
+    _merge_splits(foreign, backbone)
     preprocess = None
     first: Raw = {}
     if order is _CLI:
-        preprocess = _fold_input_norm(state, backbone, state.take(f"{prefix}0."))
-        first = state.take(f"{prefix}7.")
-    head = _head(state, prefix, first)
-    classifier = state.take("online_classifier.classification_head.") if head is None else {}
+        preprocess = _fold_input_norm(foreign, backbone, foreign.take(f"{prefix}0."))
+        first = foreign.take(f"{prefix}7.")
+    head = _head(foreign, prefix, first)
+    classifier = foreign.take("online_classifier.classification_head.") if head is None else {}
     for other in others:
-        state.drop(f"tensors of the {other} encoder", re.escape(row[other]))
-    state.drop("tensors of further heads", r"(\w+_)?head(_\w+)?\.|(projection|prediction)_mlp\.")
-    state.drop("tensors of the online classifier", r"online_classifier\.")
-    state.drop("sets of prototypes", r"(prototypes|smog)\.")
-    state.drop("tensors of the loss and its memory", r"criterion\.|memory_bank\.|queues\.")
+        foreign.drop(f"tensors of the {other} encoder", re.escape(row[other]))
+    foreign.drop("tensors of further heads", r"(\w+_)?head(_\w+)?\.|(projection|prediction)_mlp\.")
+    foreign.drop("tensors of the online classifier", r"online_classifier\.")
+    foreign.drop("sets of prototypes", r"(prototypes|smog)\.")
+    foreign.drop("tensors of the loss and its memory", r"criterion\.|memory_bank\.|queues\.")
     return encoder_file(
-        state,
+        foreign,
         backbone,
         choice=choice,
         head=head,
@@ -135,7 +144,7 @@ def _our_name(name: str, order: dict[str, str]) -> str | None:
     return ours if BACKBONE_NAME.fullmatch(ours) else None
 
 
-def _merge_splits(state: State, backbone: Raw) -> None:
+def _merge_splits(foreign: ForeignTensors, backbone: Raw) -> None:
     """Statistics that were kept for several parts of the batch, one after the other: their mean,
     which is what evaluation uses."""
     for name, tensor in backbone.items():
@@ -144,7 +153,7 @@ def _merge_splits(state: State, backbone: Raw) -> None:
         weight = backbone.get(f"{name.rpartition('.')[0]}.weight")
         if weight is None:
             continue
-        stored, gamma = (check_tensor(state.tree, name, t) for t in (tensor, weight))
+        stored, gamma = (check_tensor(foreign.tree, name, t) for t in (tensor, weight))
         if len(stored.shape) == len(gamma.shape) == 1 and _parts(stored, gamma) > 1:
             backbone[name] = stored.then(partial(_mean_of_parts, width=gamma.shape[0]))
 
@@ -159,17 +168,17 @@ def _mean_of_parts(tensor: torch.Tensor, *, width: int) -> torch.Tensor:
     return tensor.view(-1, width).mean(0)
 
 
-def _fold_input_norm(state: State, backbone: Raw, norm: Raw) -> Preprocess:
+def _fold_input_norm(foreign: ForeignTensors, backbone: Raw, norm: Raw) -> Preprocess:
     """The input that has been through ImageNet's statistics and then through `norm`.
 
     A channel whose gamma is negative is turned round in the first convolution instead.
     """
-    path = state.tree.path
-    shapes = {name: check_tensor(state.tree, name, t).shape for name, t in norm.items()}
+    path = foreign.tree.path
+    shapes = {name: check_tensor(foreign.tree, name, t).shape for name, t in norm.items()}
     if shapes != dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (3,)):
         raise UserError(f"{path}: what stands before its first convolution is no batch norm of 3")
     gamma, beta, mean, var = (
-        float_tensor(state.tree, name, norm[name]).double()
+        float_tensor(foreign.tree, name, norm[name]).double()
         for name in ("weight", "bias", "running_mean", "running_var")
     )
     if not bool((gamma != 0).all()):
@@ -178,9 +187,9 @@ def _fold_input_norm(state: State, backbone: Raw, norm: Raw) -> Preprocess:
     std, shift = (torch.tensor(values, dtype=torch.float64) for values in (STD, MEAN))
     shift += std * (mean - beta * sigma)
     signs = gamma.sign().float()[:, None, None]
-    conv = check_tensor(state.tree, "conv1.weight", backbone["conv1.weight"])
+    conv = check_tensor(foreign.tree, "conv1.weight", backbone["conv1.weight"])
     backbone["conv1.weight"] = conv.then(lambda t: t * signs.to(t.device))
-    state.count("tensors of the input's batch norm, now in mean and std", len(norm))
+    foreign.count("tensors of the input's batch norm, now in mean and std", len(norm))
     return Preprocess(
         size=64,  # the CLI's own, unless it is told otherwise
         resize=64,
@@ -189,15 +198,15 @@ def _fold_input_norm(state: State, backbone: Raw, norm: Raw) -> Preprocess:
     )
 
 
-def _head(state: State, backbone: str, first: Raw) -> tuple[list[dict[str, Any]], Raw] | None:
+def _head(foreign: ForeignTensors, backbone: str, first: Raw) -> Head | None:
     """The projection head on the encoder with prefix `backbone`, after the 1x1 convolution `first`.
 
     None where there is none, and for DINO's, which has GELUs.
     """
     prefix, older = (backbone.replace("backbone", f"projection_{end}") for end in ("head", "mlp"))
-    if any(name.startswith(f"{prefix}last_layer.") for name in state.left):
+    if any(name.startswith(f"{prefix}last_layer.") for name in foreign.left):
         return None
     tensors: Raw = {}
     for start in (f"{prefix}layers.", prefix, f"{older}layers."):
-        tensors |= state.take(start)
-    return state.head(tensors, after=first)
+        tensors |= foreign.take(start)
+    return foreign.head(tensors, after=first)

@@ -17,7 +17,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import Choice, State, encoder_file, pick, unwrap
+from visrep.weights.foreign import Choice, ForeignTensors, encoder_file, pick, unwrap
 
 NAME = "lightly-train"
 
@@ -54,18 +54,18 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     row = _row(tensors.keys())
     assert row is not None  # `recognise` has seen it
     encoder, prefix, others = pick(row, choice)
-    state = State(tree, tensors)
+    foreign = ForeignTensors(tree, tensors)
     net = _net(prefix, tensors.keys())
-    state.drop("tensors of a classifier that was not trained", re.escape(f"{net}fc."))
-    backbone = state.take(net)
-    projection = state.take(f"{_HEADS[prefix]}layers.") if prefix in _HEADS else {}
-    head = state.head(projection, after=state.take(f"{prefix}embed_head."))
+    foreign.drop("tensors of a classifier that was not trained", re.escape(f"{net}fc."))
+    backbone = foreign.take(net)
+    projection = foreign.take(f"{_HEADS[prefix]}layers.") if prefix in _HEADS else {}
+    head = foreign.head(projection, after=foreign.take(f"{prefix}embed_head."))
     for other in others:
-        state.drop(f"tensors of the {other} encoder", re.escape(row[other]))
+        foreign.drop(f"tensors of the {other} encoder", re.escape(row[other]))
     for group, pattern in _GROUPS.items():
-        state.drop(group, pattern)
+        foreign.drop(group, pattern)
     return encoder_file(
-        state,
+        foreign,
         backbone,
         choice=choice,
         head=head,

@@ -9,7 +9,7 @@ import re
 
 from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import Choice, State, encoder_file, pick, unwrap
+from visrep.weights.foreign import Choice, ForeignTensors, encoder_file, pick, unwrap
 
 NAME = "MoCo"
 _ENCODERS = {"query": "encoder_q.", "key": "encoder_k."}
@@ -22,16 +22,16 @@ def recognise(tree: Tree) -> bool:
 def read(tree: Tree, choice: Choice) -> EncoderFile:
     """The query encoder, or `encoder=key`. Raises UserError, see `encoder_file`."""
     tensors, place = unwrap(tree, "state_dict")
-    state = State(tree, tensors)
+    foreign = ForeignTensors(tree, tensors)
     present = {name: p for name, p in _ENCODERS.items() if f"{p}conv1.weight" in tensors}
     encoder, prefix, others = pick(present, choice)
-    head = state.head(state.take(f"{prefix}fc."))
-    backbone = state.take(prefix)
+    head = foreign.head(foreign.take(f"{prefix}fc."))
+    backbone = foreign.take(prefix)
     for other in others:
-        state.drop(f"tensors of the {other} encoder", re.escape(present[other]))
-    state.drop("tensors of the queue", r"queue(_ptr)?$")
+        foreign.drop(f"tensors of the {other} encoder", re.escape(present[other]))
+    foreign.drop("tensors of the queue", r"queue(_ptr)?$")
     return encoder_file(
-        state,
+        foreign,
         backbone,
         choice=choice,
         head=head,

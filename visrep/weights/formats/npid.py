@@ -10,7 +10,7 @@ counted.
 from visrep.data.preprocess import Preprocess
 from visrep.weights.containers.tree import Tree, tensors_in
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import Choice, State, encoder_file, unwrap
+from visrep.weights.foreign import Choice, ForeignTensors, encoder_file, unwrap
 
 NAME = "NPID"
 CIFAR = Preprocess(size=32, resize=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
@@ -25,13 +25,13 @@ def recognise(tree: Tree) -> bool:
 def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError, see `encoder_file`."""
     tensors, place = unwrap(tree, "state_dict", "net")
-    state = State(tree, tensors)
+    foreign = ForeignTensors(tree, tensors)
     cifar = "linear.weight" in tensors
-    head = state.head(state.take("linear." if cifar else "fc."))
-    backbone = state.take("", lambda name: name.replace(".shortcut.", ".downsample."))
-    state.count("tensors of the memory", len(list(tensors_in(tree.value["lemniscate"]))))
+    head = foreign.head(foreign.take("linear." if cifar else "fc."))
+    backbone = foreign.take("", lambda name: name.replace(".shortcut.", ".downsample."))
+    foreign.count("tensors of the memory", len(list(tensors_in(tree.value["lemniscate"]))))
     return encoder_file(
-        state,
+        foreign,
         backbone,
         choice=choice,
         head=head,

@@ -8,24 +8,22 @@ where there is one: the stride in the 1x1 convolution (style='caffe'), mean and 
 """
 
 import re
-from typing import Any
 
 from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
-from visrep.weights.containers.torch_files import Tree
+from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
 from visrep.weights.foreign import (
     MEAN,
     STD,
     Choice,
-    Raw,
-    State,
+    ForeignTensors,
+    Head,
     encoder_file,
-    head_of,
     pick,
     unwrap,
 )
-from visrep.weights.naming import features, shortcut_kind, shortcut_names
+from visrep.weights.naming import feature_width, shortcut_kind, shortcut_names
 
 NAME = "OpenMMLab"
 # (encoder, prefix of its net, prefix of its neck), the one that is evaluated first
@@ -75,7 +73,7 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     tensors, place = unwrap(tree, "state_dict")
     encoders = _encoders(set(tensors))
     encoder, (prefix, neck), others = pick(encoders, choice)
-    state = State(tree, tensors)
+    foreign = ForeignTensors(tree, tensors)
     first = tuple(getattr(tensors.get(f"{prefix}conv1.weight"), "shape", ()))
     if any("sobel_layer." in name for name in tensors) or first[1:2] == (2,):
         raise UserError(
@@ -83,23 +81,23 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
             "channels, which visrep's does not"
         )
     plain = shortcut_names(tensors, prefix)
-    backbone = state.take(prefix, lambda name: plain(_stem(name)))
+    backbone = foreign.take(prefix, lambda name: plain(_stem_name(name)))
     for other in others:
         for start in encoders[other]:
-            state.drop(f"of the {other} encoder", re.escape(start))
+            foreign.drop(f"of the {other} encoder", re.escape(start))
     if prefix.startswith(("encoder_", "online_", "target_")):  # 0.x, or the slow one of 1.x
-        state.drop("second names of the same", r"(backbone|neck)\.")
-    head = _head(state, neck, features(backbone))
-    state.drop("neck", r"neck\.|" + re.escape(neck or "neck."))
-    fc = {} if head or "neck" in state.dropped else state.take("head.", _classifier)
-    state.drop("counters of steps", r"\w+\.steps$")
-    state.drop("head of the loss", r"head\.")
-    state.drop("queue", r"queue")
-    state.drop("memory bank", r"memory_bank\.")
+        foreign.drop("second names of the same", r"(backbone|neck)\.")
+    head = _head(foreign, neck, feature_width(backbone))
+    foreign.drop("neck", r"neck\.|" + re.escape(neck or "neck."))
+    fc = {} if head or "neck" in foreign.dropped else foreign.take("head.", _classifier)
+    foreign.drop("counters of steps", r"\w+\.steps$")
+    foreign.drop("head of the loss", r"head\.")
+    foreign.drop("queue", r"queue")
+    foreign.drop("memory bank", r"memory_bank\.")
     text = _config(tree)
     small = first[2:] == (3, 3)  # its ResNet for CIFAR
     return encoder_file(
-        state,
+        foreign,
         backbone,
         choice=choice,
         head=head,
@@ -126,27 +124,27 @@ def _encoders(names: set[str]) -> dict[str, tuple[str, str]]:
     return {"": ("backbone.", "neck.") if _holds(names, "backbone.") else ("", "")}
 
 
-def _stem(name: str) -> str:
+def _stem_name(name: str) -> str:
     """A name of a deep stem as ours: a row of modules, or of pairs of convolution and norm."""
     module, _, kind = name.rpartition(".")
     place = module.removeprefix("stem.")
     return f"{_STEM[place]}.{kind}" if place != module and place in _STEM else name
 
 
-def _head(state: State, neck: str, width: int) -> tuple[list[dict[str, Any]], Raw] | None:
+def _head(foreign: ForeignTensors, neck: str, width: int) -> Head | None:
     """The neck as layers of an MLP, if it takes `width` features and is one."""
     if not neck:
         return None
-    state.drop("dense projection head", re.escape(neck) + r"mlp2\.")
-    if any(name.startswith(f"{neck}projection_neck.") for name in state.left):
-        state.drop("second names of the same", re.escape(neck) + r"bn\.")
-    places = {n: _place(n.removeprefix(neck)) for n in state.left if n.startswith(neck)}
-    linears = [state.left[n].shape for n, place in places.items() if place == "0.weight"]
+    foreign.drop("dense projection head", re.escape(neck) + r"mlp2\.")
+    if any(name.startswith(f"{neck}projection_neck.") for name in foreign.left):
+        foreign.drop("second names of the same", re.escape(neck) + r"bn\.")
+    places = {n: _place(n.removeprefix(neck)) for n in foreign.left if n.startswith(neck)}
+    linears = [foreign.left[n].shape for n, place in places.items() if place == "0.weight"]
     if None in places.values() or [shape[1:] for shape in linears] != [(width,)]:
         return None
     # Of ODC, whose neck alone has a norm without gamma inside, the last ReLU is part.
     odc = f"{neck}bn0.running_mean" in places and f"{neck}bn0.weight" not in places
-    return head_of(state.take("", places.get), last_relu=odc)
+    return foreign.head(foreign.take("", places.get), last_relu=odc)
 
 
 def _place(name: str) -> str | None:

@@ -13,9 +13,9 @@ from visrep.nn.resnet import BASIC, BLOCKS
 from visrep.weights.containers.stored import Stored
 from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import Choice, Raw, State, encoder_file, head_of
+from visrep.weights.foreign import Choice, ForeignTensors, Raw, encoder_file
 from visrep.weights.formats.simclr_torch import preprocess
-from visrep.weights.head_choice import Head, head_or_classifier
+from visrep.weights.head_choice import head_or_classifier
 
 NAME = "SimCLR checkpoint of TensorFlow"
 _FIRST = "base_model/conv2d/kernel"
@@ -41,22 +41,21 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     Raises:
         UserError: the variables are not those of a SimCLR net that visrep holds.
     """
-    state = State(tree, tree.value)
-    state.drop("slots of the optimizer", r".*/(Momentum|Adam|Adam_1)$")
-    state.drop("of the training's own", r"global_step$|.*memory")
-    several = any(name.startswith("ema_model/") for name in state.left)
+    foreign = ForeignTensors(tree, tree.value)
+    foreign.drop("slots of the optimizer", r".*/(Momentum|Adam|Adam_1)$")
+    foreign.drop("of the training's own", r"global_step$|.*memory")
+    several = any(name.startswith("ema_model/") for name in foreign.left)
     ema = several and choice.encoder == "ema"
     prefix = "ema_model/" if ema else ""
-    backbone, stem = _backbone(tree, state.take(f"{prefix}base_model/", _numbered))
-    head = _head(state.take(f"{prefix}head_contrastive/", _of_head))
-    fc = _matrices(state.take("head_supervised/linear_layer/", _CLASSIFIER.get))
-    if head is not None and fc:
-        head, fc = head_or_classifier(state, choice, head, fc, sits_on=None)
+    backbone, stem = _backbone(tree, foreign.take(f"{prefix}base_model/", _numbered))
+    head = foreign.head(_matrices(foreign.take(f"{prefix}head_contrastive/", _of_head)))
+    fc = _matrices(foreign.take("head_supervised/linear_layer/", _CLASSIFIER.get))
+    head, fc = head_or_classifier(foreign, choice, head, fc, sits_on=None)
     if several:
         other = r"(base_model|head_contrastive)/" if ema else r"ema_model/"
-        state.drop("of the other encoder", other)
+        foreign.drop("of the other encoder", other)
     return encoder_file(
-        state,
+        foreign,
         backbone,
         choice=choice,
         source={"format": NAME},
@@ -166,10 +165,6 @@ def _of_head(name: str) -> str | None:
         return None
     layer = int(match[1])
     return f"{2 * layer}.weight" if match[3] is None else f"{2 * layer + 1}.{_PARTS[match[3]]}"
-
-
-def _head(tensors: Raw) -> Head | None:
-    return head_of(_matrices(tensors)) if tensors else None
 
 
 def _matrices(tensors: Raw) -> Raw:

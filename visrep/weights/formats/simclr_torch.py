@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from visrep.data.preprocess import Preprocess
 from visrep.weights.containers.tree import Tree, float_tensor
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import Choice, State, encoder_file, head_of
-from visrep.weights.head_choice import Head, head_or_classifier
+from visrep.weights.foreign import Choice, ForeignTensors, Head, encoder_file
+from visrep.weights.head_choice import head_or_classifier
 
 NAME = "SimCLRv2-Pytorch checkpoint"
 _STEM = {"0": "conv1", "1.0": "bn1"}
@@ -53,14 +53,13 @@ def recognise(tree: Tree) -> bool:
 
 def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError when the architecture is none that visrep holds."""
-    state = State(tree, {f"{part}.{k}": t for part in tree.value for k, t in _dict(tree, part)})
-    backbone = state.take("resnet.", renaming(tree.value["resnet"]))
-    fc = state.take("resnet.fc.")
-    head = _head(state)
-    if head is not None and fc:
-        head, fc = head_or_classifier(state, choice, head, fc, sits_on=None)
+    tensors = {f"{part}.{k}": t for part in tree.value for k, t in _items(tree, part)}
+    foreign = ForeignTensors(tree, tensors)
+    backbone = foreign.take("resnet.", renaming(tree.value["resnet"]))
+    fc = foreign.take("resnet.fc.")
+    head, fc = head_or_classifier(foreign, choice, _head(foreign), fc, sits_on=None)
     return encoder_file(
-        state,
+        foreign,
         backbone,
         choice=choice,
         source={"format": NAME},
@@ -103,21 +102,22 @@ def preprocess(size: int = 224) -> Preprocess:
     return Preprocess(size=size, resize=resize, mean=zero, std=one, interpolation="bicubic")
 
 
-def _dict(tree: Tree, part: str) -> Iterable[tuple[str, object]]:
+def _items(tree: Tree, part: str) -> Iterable[tuple[str, object]]:
     content = tree.value[part]
     return content.items() if isinstance(content, dict) else [("", content)]
 
 
-def _head(state: State) -> Head | None:
+def _head(foreign: ForeignTensors) -> Head | None:
     """The beta of its last batch norm is TensorFlow's absent one, a zero that is never trained."""
-    tensors = state.take("head.layers.")
+    tensors = foreign.take("head.layers.")
     if not tensors:
         return None
     last = f"{max(map(_place, tensors))}.bias"
-    if last in tensors and not float_tensor(state.tree, f"head.layers.{last}", tensors[last]).any():
+    beta = tensors.get(last)
+    if beta is not None and not float_tensor(foreign.tree, f"head.layers.{last}", beta).any():
         del tensors[last]
-        state.count("of the head's last beta, which is zero", 1)
-    return head_of(tensors)
+        foreign.count("of the head's last beta, which is zero", 1)
+    return foreign.head(tensors)
 
 
 def _place(name: str) -> int:

@@ -7,7 +7,7 @@ gamma and beta.
 
 from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import Choice, State, encoder_file, unwrap
+from visrep.weights.foreign import Choice, ForeignTensors, encoder_file, unwrap
 
 NAME = "SimSiam"
 
@@ -20,9 +20,9 @@ def recognise(tree: Tree) -> bool:
 def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError, see `encoder_file`."""
     tensors, place = unwrap(tree, "state_dict")
-    state = State(tree, tensors)
-    head = state.head(state.take("encoder.fc."))
-    backbone = state.take("encoder.")
-    state.drop("tensors of the predictor", r"predictor\.")
+    foreign = ForeignTensors(tree, tensors)
+    head = foreign.head(foreign.take("encoder.fc."))
+    backbone = foreign.take("encoder.")
+    foreign.drop("tensors of the predictor", r"predictor\.")
     source = {"format": NAME, **place}
-    return encoder_file(state, backbone, choice=choice, head=head, source=source)
+    return encoder_file(foreign, backbone, choice=choice, head=head, source=source)

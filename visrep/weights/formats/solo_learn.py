@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from visrep.weights.containers.tree import Tree, check_tensor
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import INPUTS, Choice, State, encoder_file, pick, unwrap
+from visrep.weights.foreign import INPUTS, Choice, ForeignTensors, encoder_file, pick, unwrap
 
 NAME = "solo-learn"
 _GROUPS = {
@@ -37,28 +37,28 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     Raises UserError, see `encoder_file`.
     """
     tensors, place = unwrap(tree, "state_dict")
-    state = State(tree, tensors)
+    foreign = ForeignTensors(tree, tensors)
     prefixes = _backbones(tensors.keys())
     dino = "head.last_layer.weight_g" in tensors or "head.last_layer.weight_v" in tensors
     names = ("student", "teacher") if dino else ("online", "momentum")
     encoders = dict(zip(names if len(prefixes) > 1 else [""], prefixes, strict=False))
     encoder, prefix, others = pick(encoders, choice)
     start = "momentum_" if prefix.startswith("momentum_") else ""
-    backbone = state.take(prefix)
+    backbone = foreign.take(prefix)
     vibcreg = any(name.startswith("projector.7.running_wm") for name in tensors)
-    head = None if vibcreg else state.head(state.take(f"{start}projector."))
-    fc = state.take(f"{start}classifier.") if head is None else {}
+    head = None if vibcreg else foreign.head(foreign.take(f"{start}projector."))
+    fc = foreign.take(f"{start}classifier.") if head is None else {}
     for other in others:
-        state.drop(f"tensors of the {other} encoder", re.escape(encoders[other]))
+        foreign.drop(f"tensors of the {other} encoder", re.escape(encoders[other]))
     for group, pattern in _GROUPS.items():
-        state.drop(group, pattern)
+        foreign.drop(group, pattern)
     first = check_tensor(tree, f"{prefix}conv1.weight", backbone["conv1.weight"])
     cifar = tuple(first.shape[2:]) == (3, 3)
     data = "cifar10" if cifar else "imagenet"
     others_data = ", ".join(name for name in INPUTS if name != data)
     note = f"the file does not name its data set: {data}'s mean and std are assumed, else give "
     return encoder_file(
-        state,
+        foreign,
         backbone,
         choice=choice,
         head=head,

@@ -12,10 +12,11 @@ from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import MEAN, Choice, State, encoder_file, unwrap
+from visrep.weights.foreign import MEAN, Choice, ForeignTensors, encoder_file, unwrap
 
 NAME = "SwAV"
 STD = (0.228, 0.224, 0.225)
+_PROTOTYPES = "sets of prototypes"
 
 
 def recognise(tree: Tree) -> bool:
@@ -35,15 +36,15 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
             f"{tree.path} holds the linear classifier alone that SwAV's evaluation trained: give "
             "the file of its pretraining, which has the backbone"
         )
-    state = State(tree, tensors)
-    state.drop("sets of prototypes", r"prototypes\.")
+    foreign = ForeignTensors(tree, tensors)
+    foreign.drop(_PROTOTYPES, r"prototypes\.")
     # Their script for finetuning names its classifier so, and keeps no prototypes.
-    finetuned = "projection_head.weight" in state.left and "sets of prototypes" not in state.dropped
-    fc = state.take("projection_head.") if finetuned else None
-    head = state.head(state.take("projection_head."))
+    finetuned = "projection_head.weight" in foreign.left and not foreign.dropped.get(_PROTOTYPES)
+    fc = foreign.take("projection_head.") if finetuned else None
+    head = foreign.head(foreign.take("projection_head."))
     return encoder_file(
-        state,
-        state.take(""),
+        foreign,
+        foreign.take(""),
         choice=choice,
         head=head,
         fc=fc,

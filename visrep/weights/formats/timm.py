@@ -11,10 +11,9 @@ from visrep.data.preprocess import Preprocess
 from visrep.errors import UserError
 from visrep.weights.containers.pickle_records import Inert
 from visrep.weights.containers.safetensors_files import write_safetensors
-from visrep.weights.containers.torch_files import Tree, read_tree
-from visrep.weights.containers.tree import renamed
+from visrep.weights.containers.tree import Tree, renamed
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import MEAN, STD, Choice, State, encoder_file, pick
+from visrep.weights.foreign import MEAN, STD, Choice, ForeignTensors, encoder_file, pick
 from visrep.weights.naming import shortcut_kind, shortcut_names, without_wrappers
 
 NAME = "timm"
@@ -66,11 +65,11 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     if prefix:
         source["prefix"] = prefix
     _require_plain(tree, tensors, source.get("arch", ""))
-    state = State(tree, tensors)
+    foreign = ForeignTensors(tree, tensors)
     return encoder_file(
-        state,
-        fc=state.take("fc."),
-        backbone=state.take("", shortcut_names(state.left)),
+        foreign,
+        fc=foreign.take("fc."),
+        backbone=foreign.take("", shortcut_names(foreign.left)),
         choice=choice,
         source=source,
         preprocess=_preprocess(value.get("args")),
@@ -104,17 +103,12 @@ def dump(path: str | Path, file: EncoderFile) -> None:
     if model_name(file.backbone) is None:
         shown = ", ".join(f"{key}={value}" for key, value in file.backbone.items())
         raise UserError(f"timm has no ResNet with {shown}: use to=visrep or to=detectron2")
-    if file.head is not None and file.part("fc"):
+    if file.head is not None and file.names("fc"):
         raise UserError("timm has no ResNet whose classifier sits on a projection head: to=visrep")
     shifted = file.backbone.get("shortcut") == "avg_down"
     kept = [*file.names(""), *file.names("fc")]
     names = {_their_name(name) if shifted else name: name for name in kept}
     write_safetensors(path, renamed(file.tensors, names), {"format": "pt"})
-
-
-def inverse(path: str | Path) -> EncoderFile:
-    """What `dump` wrote, to be read on demand."""
-    return read(read_tree(path), Choice(on_demand=True))
 
 
 def own_class(file: EncoderFile) -> tuple[str, Any] | str:

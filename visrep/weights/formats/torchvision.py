@@ -18,9 +18,10 @@ from torch import nn
 from visrep.d2.pkl import describe
 from visrep.errors import UserError
 from visrep.weights.architecture import NAME as BACKBONE_NAME
-from visrep.weights.containers.torch_files import Tree, read_tree, save_torch
+from visrep.weights.containers.torch_files import save_torch
+from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import Choice, State, encoder_file, pick
+from visrep.weights.foreign import Choice, ForeignTensors, encoder_file, pick
 from visrep.weights.formats import simclr_torch
 from visrep.weights.naming import without_wrappers
 
@@ -52,23 +53,23 @@ def recognise(tree: Tree) -> bool:
 def read(tree: Tree, choice: Choice) -> EncoderFile:
     """Raises UserError when the architecture is none that visrep holds."""
     encoder, (tensors, place), others = pick(_nets(tree), choice)
-    state = State(tree, tensors)
+    foreign = ForeignTensors(tree, tensors)
     source = {"format": NAME, **place}
     if choice.origin == "simclr":
         # Nothing in the file tells it from torchvision's. Its converter has lost the fc.bias.
-        state.drop("of the classifier without its bias", r"fc\.")
+        foreign.drop("of the classifier without its bias", r"fc\.")
         return encoder_file(
-            state,
-            state.take(""),
+            foreign,
+            foreign.take(""),
             choice=choice,
             source={**source, "origin": "simclr"},
             preprocess=simclr_torch.preprocess(),
             padding="tf",
         )
     return encoder_file(
-        state,
-        fc=state.take("fc."),
-        backbone=state.take(""),
+        foreign,
+        fc=foreign.take("fc."),
+        backbone=foreign.take(""),
         choice=choice,
         source=source,
         encoder=encoder,
@@ -95,19 +96,14 @@ def dump(path: str | Path, file: EncoderFile) -> None:
         raise UserError(
             f"torchvision has no ResNet with {', '.join(strange)}: use to=visrep or to=detectron2"
         )
-    if file.head is not None and file.part("fc"):
+    if file.head is not None and file.names("fc"):
         raise UserError(
             "torchvision has no ResNet whose classifier sits on a projection head: use to=visrep"
         )
     kept = [*file.names(""), *file.names("fc")]
-    state = OrderedDict((name, file.tensors[name]) for name in kept)
+    tensors = OrderedDict((name, file.tensors[name]) for name in kept)
     with open(path, "wb") as stream:
-        save_torch(state, stream)
-
-
-def inverse(path: str | Path) -> EncoderFile:
-    """What `dump` wrote, to be read on demand."""
-    return read(read_tree(path), Choice(on_demand=True))
+        save_torch(tensors, stream)
 
 
 def own_class(file: EncoderFile) -> tuple[str, nn.Module] | str:
@@ -139,14 +135,14 @@ def _nets(tree: Tree) -> dict[str, tuple[dict[Any, Any], dict[str, str]]]:
             "raw": _unwrapped(inner["model"], "model"),
             "ema": _unwrapped(averaged, "model_ema"),
         }
-    (container, state), *others = inner.items()
-    return {} if others or container not in _CONTAINERS else {"": _unwrapped(state, container)}
+    (container, tensors), *others = inner.items()
+    return {} if others or container not in _CONTAINERS else {"": _unwrapped(tensors, container)}
 
 
-def _unwrapped(state: dict[Any, Any], container: str) -> tuple[dict[Any, Any], dict[str, str]]:
-    state, prefix = without_wrappers(state)
+def _unwrapped(tensors: dict[Any, Any], container: str) -> tuple[dict[Any, Any], dict[str, str]]:
+    tensors, prefix = without_wrappers(tensors)
     place = {"container": container, "prefix": prefix}
-    return state, {key: value for key, value in place.items() if value}
+    return tensors, {key: value for key, value in place.items() if value}
 
 
 def _known(name: object) -> bool:
@@ -155,5 +151,5 @@ def _known(name: object) -> bool:
     )
 
 
-def _holds_a_net(state: dict[Any, Any]) -> bool:
-    return any(isinstance(name, str) and name.endswith("conv1.weight") for name in state)
+def _holds_a_net(value: dict[Any, Any]) -> bool:
+    return any(isinstance(name, str) and name.endswith("conv1.weight") for name in value)

@@ -14,11 +14,11 @@ import re
 from typing import Any
 
 from visrep.errors import UserError
-from visrep.weights.containers.torch_files import Tree
+from visrep.weights.containers.tree import Tree
 from visrep.weights.encoder_file import EncoderFile
-from visrep.weights.foreign import Choice, Raw, State, encoder_file, head_of, pick
+from visrep.weights.foreign import Choice, ForeignTensors, Head, Raw, encoder_file, pick
 from visrep.weights.formats import simclr_torch
-from visrep.weights.naming import features
+from visrep.weights.naming import feature_width
 
 NAME = "VISSL"
 _TRUNK = re.compile(r"trunk\.(?:base_model\.)?_feature_blocks\.")
@@ -49,13 +49,13 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     if not nets:
         raise UserError(f"{tree.path} looks like VISSL, but has no trunk; give a file of its model")
     encoder, tensors, others = pick(nets, choice)
-    state = State(tree, tensors)
-    backbone, input_and_padding = _trunk(state)
-    head = _head(state, features(backbone))
-    state.drop("prototypes", r"heads\.\d+\.prototypes\d+\.")
-    state.drop("linear probes and other heads", r"heads\.")
+    foreign = ForeignTensors(tree, tensors)
+    backbone, input_and_padding = _trunk(foreign)
+    head = _head(foreign, feature_width(backbone))
+    foreign.drop("prototypes", r"heads\.\d+\.prototypes\d+\.")
+    foreign.drop("linear probes and other heads", r"heads\.")
     return encoder_file(
-        state,
+        foreign,
         backbone,
         choice=choice,
         head=head,
@@ -66,24 +66,24 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     )
 
 
-def _trunk(state: State) -> tuple[Raw, dict[str, Any]]:
+def _trunk(foreign: ForeignTensors) -> tuple[Raw, dict[str, Any]]:
     """The backbone, and the input and padding of one that was TensorFlow's.
 
     Raises:
         UserError: it is no ResNet.
     """
-    port = next(filter(None, map(_PORT.fullmatch, state.left)), None)
+    port = next(filter(None, map(_PORT.fullmatch, foreign.left)), None)
     if port:
         start = port[1]
-        names = [name.removeprefix(start) for name in state.left]
-        backbone = state.take(start, simclr_torch.renaming(names))
+        names = [name.removeprefix(start) for name in foreign.left]
+        backbone = foreign.take(start, simclr_torch.renaming(names))
         return backbone, {"preprocess": simclr_torch.preprocess(), "padding": "tf"}
-    prefixes = {match[0] for name in state.left if (match := _TRUNK.match(name))}
-    if len(prefixes) != 1 or f"{(prefix := prefixes.pop())}conv1.weight" not in state.left:
+    prefixes = {match[0] for name in foreign.left if (match := _TRUNK.match(name))}
+    if len(prefixes) != 1 or f"{(prefix := prefixes.pop())}conv1.weight" not in foreign.left:
         raise UserError(
-            f"{state.tree.path}: its VISSL trunk is no ResNet: it has no _feature_blocks.conv1"
+            f"{foreign.tree.path}: its VISSL trunk is no ResNet: it has no _feature_blocks.conv1"
         )
-    return state.take(prefix), {}
+    return foreign.take(prefix), {}
 
 
 def _type(value: dict[Any, Any]) -> str:
@@ -110,15 +110,15 @@ def _nets(tree: Tree) -> dict[str, Raw]:
     return nets
 
 
-def _flat(state: object) -> Raw:
+def _flat(value: object) -> Raw:
     """A converted state dict, its trunk under `trunk.` whether it was so or not."""
     named = (
-        {k: t for k, t in state.items() if isinstance(k, str)} if isinstance(state, dict) else {}
+        {k: t for k, t in value.items() if isinstance(k, str)} if isinstance(value, dict) else {}
     )
     return {k if k.startswith(("trunk.", "heads.")) else f"trunk.{k}": t for k, t in named.items()}
 
 
-def _head(state: State, width: int) -> tuple[list[dict[str, Any]], Raw] | None:
+def _head(foreign: ForeignTensors, width: int) -> Head | None:
     """The projection head, whose layers may be spread over heads that follow one another.
 
     Heads beside one another, as of linear probes of several layers, do not fit end to end: they are
@@ -128,18 +128,18 @@ def _head(state: State, width: int) -> tuple[list[dict[str, Any]], Raw] | None:
         width: of the features.
     """
     places = {}
-    for name in state.left:
+    for name in foreign.left:
         match = _HEAD.fullmatch(name)
         if match:
             places[name] = (int(match[1]), int(match[2]), match[3])
-    if not places or any(".channel_bn." in name for name in state.left):
+    if not places or any(".channel_bn." in name for name in foreign.left):
         return None
     order = sorted({place[:2] for place in places.values()})
     ours = {name: f"{order.index(place[:2])}.{place[2]}" for name, place in places.items()}
     for name in sorted(places, key=places.__getitem__):
-        shape = state.left[name].shape
+        shape = foreign.left[name].shape
         if len(shape) == 2:
             if shape[1] != width:
                 return None
             width = shape[0]
-    return head_of(state.take("", ours.get))
+    return foreign.head(foreign.take("", ours.get))

@@ -1,4 +1,4 @@
-"""Foreign files: opened by content, damaged ones refused in one line, nothing executed."""
+"""torch's files: every tensor as torch reads it, damage in one line, nothing executed."""
 
 import io
 import os
@@ -10,65 +10,14 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from tests.oracles.trees import tree as in_memory
+from tests.oracles.refusals import refused
 from visrep.errors import UserError
 from visrep.weights.containers.pickle_records import Inert
-from visrep.weights.containers.torch_files import float_tensor, read_tree, save_torch, tensors_in
-
-
-def refused(path, *words: str) -> None:
-    with pytest.raises(UserError) as caught:
-        read_tree(path)
-    message = str(caught.value)
-    assert str(path) in message
-    assert "\n" not in message
-    for word in words:
-        assert word in message
-
+from visrep.weights.containers.torch_files import save_torch
+from visrep.weights.containers.tree import float_tensor, tensors_in
+from visrep.weights.containers.weights_files import read_tree
 
 CONTENT = {"state_dict": OrderedDict(a=torch.arange(12.0).reshape(3, 4)), "epoch": 3, "name": "x"}
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a"])
-def test_containers_are_told_by_content(tmp_path, zipped, name):
-    path = tmp_path / name
-    torch.save(CONTENT, path, _use_new_zipfile_serialization=zipped)
-    tree = read_tree(path)
-    assert tree.container == ("torch (zip)" if zipped else "torch (before 1.6)")
-    assert tree.value["epoch"] == 3
-    assert torch.equal(tree.value["state_dict"]["a"].read(), CONTENT["state_dict"]["a"])
-
-
-def test_what_is_no_file(tmp_path):
-    refused(tmp_path / "absent.pth", "there is no file")
-    refused(tmp_path, "is a folder")
-    os.mkfifo(tmp_path / "pipe")
-    refused(tmp_path / "pipe", "not an ordinary file")
-    (tmp_path / "empty.pth").touch()
-    refused(tmp_path / "empty.pth", "is empty")
-
-
-STRANGERS = {
-    "page": (b"<!DOCTYPE html><html>not found</html>", "web page"),
-    "spaced page": (b"\n  <html>", "web page"),
-    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
-    "hdf5": (b"\x89HDF\r\n\x1a\n", "HDF5"),
-    "gzip": (b"\x1f\x8b\x08\x00", "gzip"),
-    "text": (b"some words", "no checkpoint that visrep reads"),
-    "json": (b'{"a": 1, "b": 2}', "no checkpoint that visrep reads"),
-    "zeros": (bytes(1000), "no checkpoint that visrep reads"),
-    "one byte": (b"P", "no checkpoint that visrep reads"),
-    "like safetensors": (b"\x05\0\0\0\0\0\0\0{abc}", "is cut short or damaged"),
-}
-
-
-@pytest.mark.parametrize("name", STRANGERS)
-def test_what_is_no_checkpoint(tmp_path, name):
-    content, word = STRANGERS[name]
-    path = tmp_path / "model.pth"
-    path.write_bytes(content)
-    refused(path, word)
 
 
 def archive(entries: dict[str, bytes], *, packed: bool = False) -> bytes:
@@ -230,45 +179,6 @@ def test_an_archive_without_checksums_is_read(tmp_path):
     finally:
         torch.serialization.set_crc32_options(True)
     assert read_tree(path).value["epoch"] == 3
-
-
-def test_only_dense_floats_that_the_file_can_hold_are_weights(tmp_path):
-    half = torch.ones(2, 3, dtype=torch.bfloat16)
-    assert float_tensor(*at(half)).dtype == torch.float32
-    transposed = torch.arange(6.0).reshape(2, 3).T
-    assert float_tensor(*at(transposed)).is_contiguous()
-    torch.save(
-        {"a": torch.eye(2).to_sparse(), "b": torch.zeros(2, device="meta"), "c": [1.0]},
-        tmp_path / "a.pth",
-    )
-    tree = read_tree(tmp_path / "a.pth")
-    bad = {
-        "no dense tensor": [(tree, "a", tree.value[name]) for name in ("a", "b", "c")],
-        "torch.int64": [at(torch.ones(2, dtype=torch.int64))],
-        "claims more data": [at(torch.zeros(1).expand(1_000_000, 1_000_000))],
-    }
-    for message, cases in bad.items():
-        for case in cases:
-            with pytest.raises(UserError, match=message):
-                float_tensor(*case)
-
-
-def at(tensor: torch.Tensor):
-    whole = in_memory({"a": tensor}, size=1000)
-    return whole, "a", whole.value["a"]
-
-
-def test_the_tensors_of_a_tree_are_found_once():
-    a, b = torch.zeros(1), torch.ones(1)
-    tree = in_memory({"state_dict": {"x.y": a}, "list": [1, {"z": b}], "text": "t"}).value
-    assert [name for name, _ in tensors_in(tree)] == ["state_dict/x.y", "list/1/z"]
-    bomb: list = [tree]
-    for _ in range(40):
-        bomb = [bomb] * 40
-    assert len(list(tensors_in(bomb))) <= 1
-    endless: list = []
-    endless.append(endless)
-    assert list(tensors_in(endless)) == []
 
 
 def test_a_failed_write_is_the_systems_error():

@@ -5,16 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.oracles.checkpoints.comparing import agrees, formats_of, saved
 from tests.oracles.checkpoints.frameworks import CASES
 from visrep.errors import UserError
 from visrep.nn.heads import MLP
 from visrep.weights import read_weights
-from visrep.weights.containers.torch_files import read_tree
 from visrep.weights.foreign import Choice
-from visrep.weights.formats import FORMATS
 from visrep.weights.reading import classifier_of, encoder_of
 
-TOLERANCE = 1e-5
 SEVERAL = (
     "torchvision: references",
     "timm: train.py",
@@ -28,20 +26,7 @@ SEVERAL = (
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
-    """name -> (file, case), saved once each."""
-    folder, made = tmp_path_factory.mktemp("checkpoints"), {}
-
-    def case(name: str):
-        if name not in made:
-            made[name] = (folder / f"{len(made)}", CASES[name]())
-            made[name][1].save(made[name][0])
-        return made[name]
-
-    return case
-
-
-def agrees(given: torch.Tensor, expected: torch.Tensor) -> bool:
-    return float((given - expected).abs().max() / expected.abs().max()) <= TOLERANCE
+    return saved(CASES, tmp_path_factory.mktemp("checkpoints"))
 
 
 def images() -> torch.Tensor:
@@ -97,8 +82,7 @@ def test_the_other_encoders_on_request(cases, name):
 @pytest.mark.parametrize("name", CASES)
 def test_exactly_one_format_tells_it(cases, name):
     path, case = cases(name)
-    tree = read_tree(path)
-    assert [kind.name for kind in FORMATS if kind.recognise(tree)] == [case.format]
+    assert formats_of(path) == [case.format]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -94,10 +94,8 @@ def test_out_and_back_is_the_same_to_the_bit(tmp_path, name):
     file = numbered(**spec_of(name))
     assert format_.model_name(file.backbone) == name
     format_.dump(tmp_path / "x.safetensors", file)
-    back = format_.inverse(tmp_path / "x.safetensors")
-    assert back.backbone == file.backbone
-    assert back.sha256 == file.sha256
-    assert read_weights(tmp_path / "x.safetensors").sha256 == file.sha256
+    back = read_weights(tmp_path / "x.safetensors")
+    assert (back.backbone, back.sha256) == (file.backbone, file.sha256)
 
 
 @pytest.mark.slow

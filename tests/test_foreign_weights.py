@@ -1,5 +1,10 @@
-"""Every command that takes weights takes a published checkpoint as it is, without `convert`."""
+"""Every command takes a checkpoint in another project's format as it is, without `convert`.
 
+The checkpoints are synthetic: small nets, saved as the project saves its own. What comes out must
+be what comes out for the encoder file that they are converted to.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,13 +31,29 @@ def root(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data"), train=18, test=9)
 
 
-def published(folder: Path, content: object) -> tuple[Path, str]:
-    """The checkpoint as its project saves it, and the sha256 of what it is converted to."""
-    path = folder / "published.pth.tar"
+def foreign(folder: Path, content: object) -> tuple[Path, Path]:
+    """The checkpoint as its project saves it, and the encoder file that it is converted to."""
+    path, ours = folder / "foreign.pth.tar", folder / "ours.safetensors"
     torch.save(content, path)
-    cfg, _ = config.compose("convert", [f"weights={path}", f"out={folder / 'ours.safetensors'}"])
-    convert.main(cfg)
-    return path, load_encoder(folder / "ours.safetensors").sha256
+    convert.main(config.compose("convert", [f"weights={path}", f"out={ours}"])[0])
+    return path, ours
+
+
+def numbers(file: Path) -> list[tuple[str, str, float]]:
+    """(weights, metric, value) of all records but times."""
+    records = results.read(file)
+    return [(r.weights, r.metric, r.value) for r in records if not r.metric.endswith("_ms")]
+
+
+def same(folder: Path, content: object, run: Callable[[Path, Path], None]) -> None:
+    """`run(weights, out)` records the same of the checkpoint and of the encoder file."""
+    found = []
+    for weights in foreign(folder, content):
+        out = folder / f"run-{weights.suffix[1:]}"
+        run(weights, out)
+        found.append(numbers(out / "results.jsonl"))
+    assert found[0] == found[1]
+    assert load_encoder(folder / "ours.safetensors").sha256 in {sha256 for sha256, *_ in found[0]}
 
 
 @pytest.mark.parametrize(
@@ -48,55 +69,59 @@ def published(folder: Path, content: object) -> tuple[Path, str]:
     ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else None,
 )
 def test_commands_on_images(tmp_path, monkeypatch, root, command, entry, settings):
-    monkeypatch.setenv("VISREP_CACHE", str(tmp_path / "cache"))
-    path, sha256 = published(tmp_path, CASES["MoCo v2"]().content)
-    out = tmp_path / "run"
-    entry.main(composed(command, root, f"weights={path}", f"out={out}", *settings))
-    records = results.read(out / "results.jsonl")
-    assert records and {record.weights for record in records} == {sha256}
+    def run(weights: Path, out: Path) -> None:
+        cache = out.with_suffix(".cache")  # of features, which are not to be shared
+        monkeypatch.setenv("VISREP_CACHE", str(cache))
+        entry.main(composed(command, root, f"weights={weights}", f"out={out}", *settings))
+
+    same(tmp_path, CASES["MoCo v2"]().content, run)
 
 
 def test_distill(tmp_path, root):
     case = CASES["linear evaluation of MoCo and SimSiam"]()
     fc = {name: t[:3] for name, t in case.state.items() if ".fc." in name}  # the data's classes
-    path, sha256 = published(tmp_path, case.with_state({**case.state, **fc}))
-    settings = [f"teacher={path}", "student=resnet18_small_w8", f"out={tmp_path / 'run'}"]
-    distill.main(composed("distill", root, *settings, *TRAINING))
-    records = results.read(tmp_path / "run" / "results.jsonl")
-    assert {r.weights for r in records if r.extra["role"] == "teacher"} == {sha256}
+
+    def run(weights: Path, out: Path) -> None:
+        settings = [f"teacher={weights}", "student=resnet18_small_w8", f"out={out}"]
+        distill.main(composed("distill", root, *settings, *TRAINING))
+
+    same(tmp_path, case.with_state({**case.state, **fc}), run)
 
 
 def test_detect(tmp_path, monkeypatch):
-    path, sha256 = published(tmp_path, CASES["MoCo v1"]().content)
     train = shapes(tmp_path / "train", images=2, seed=0)
     test = shapes(tmp_path / "test", images=2, seed=1, name="shapes/test")
     monkeypatch.setattr(detect, "read_data", lambda cfg: (train, test))
-    out = tmp_path / "run"
-    settings = [*SMALL, "engine=torchvision", "warmup=0", "iterations=1"]
-    cfg, _ = config.compose("detect", [f"weights={path}", f"out={out}", *settings])
-    detect.main(cfg)
-    assert {record.weights for record in results.read(out / "results.jsonl")} == {sha256}
+
+    def run(weights: Path, out: Path) -> None:
+        settings = [*SMALL, "engine=torchvision", "warmup=0", "iterations=1"]
+        settings += [f"weights={weights}", f"out={out}"]
+        detect.main(config.compose("detect", settings)[0])
+
+    same(tmp_path, CASES["MoCo v1"]().content, run)
 
 
 def test_export(tmp_path):
     pytest.importorskip("onnxruntime")
-    path, sha256 = published(tmp_path, CASES["MoCo v2"]().content)
-    settings = [f"weights={path}", f"out={tmp_path / 'x.onnx'}", "repeats=1", "batches=[1]"]
-    export.main(config.compose("export", settings)[0])
-    assert {record.weights for record in results.read(tmp_path / "results.jsonl")} == {sha256}
+
+    def run(weights: Path, out: Path) -> None:
+        settings = [f"weights={weights}", f"out={out / 'x.onnx'}", "repeats=1", "batches=[1]"]
+        export.main(config.compose("export", settings)[0])
+
+    same(tmp_path, CASES["MoCo v2"]().content, run)
 
 
 def test_a_teacher_of_other_classes_is_refused_before_it_is_used(tmp_path, root):
-    """A published one has no names of its classes; their number tells."""
+    """A foreign one has no names of its classes; their number tells."""
     case = CASES["linear evaluation of MoCo and SimSiam"]()
-    path, _ = published(tmp_path, case.content)
+    path, _ = foreign(tmp_path, case.content)
     settings = [f"teacher={path}", "student=resnet18_small_w8", f"out={tmp_path / 'run'}"]
     with pytest.raises(ConfigError, match="the teacher's 10 classes are not the 3 of"):
         distill.main(composed("distill", root, *settings, *TRAINING))
 
 
 def test_what_a_checkpoint_lacks_is_said(tmp_path, root):
-    path, _ = published(tmp_path, CASES["Barlow Twins, hub"]().content)
+    path, _ = foreign(tmp_path, CASES["Barlow Twins, hub"]().content)
     settings = [f"weights={path}", f"out={tmp_path / 'run'}", "labels=0.1", *TRAINING]
     with pytest.raises(ConfigError, match="selector=1: the file holds no projection head; add"):
         finetune.main(composed("finetune", root, *settings))
