@@ -26,12 +26,10 @@ class Comparison:
     """One measurement: what was published of it, and our records of it.
 
     Attributes:
-        about: what the published numbers are of, in words; may be empty.
         published: (weights, source) -> metric -> value.
         ours: whose weights -> metric -> records.
     """
 
-    about: str
     published: dict[tuple[str, str], dict[str, float]]
     ours: dict[str, dict[str, list[Record]]] = field(default_factory=dict)
 
@@ -47,14 +45,14 @@ class Comparison:
 
 def render(context: Context) -> Markup | None:
     """One table per measurement; None where no run names a published number."""
-    found: dict[str, Comparison] = {}
+    found: dict[tuple[str, str], Comparison] = {}
     for name, about, entries, records in _lists(context.runs):
         try:
             published = _published(entries)
         except (KeyError, TypeError, ValueError, AttributeError):
             context.runs.notes.append(f"The published numbers of {name} cannot be read.")
             continue
-        comparison = found.setdefault(name, Comparison(about=about, published=published))
+        comparison = found.setdefault((name, about), Comparison(published=published))
         for record in records:
             ours = comparison.ours.setdefault(_whose(context.runs, record), {})
             ours.setdefault(record.metric, []).append(record)
@@ -62,7 +60,10 @@ def render(context: Context) -> Markup | None:
 
 
 def _lists(runs: Runs) -> Iterator[tuple[str, str, list[dict[str, Any]], list[Record]]]:
-    """(measurement, about, published entries, our records) of every record and pretraining."""
+    """(measurement, about, published entries, our records) of every record and pretraining.
+
+    `about` is what a task says of itself, or the run that pretrained.
+    """
     for record in runs.records:
         entries = record.config.get("published")
         if entries and record.task != "pretrain":
@@ -71,7 +72,8 @@ def _lists(runs: Runs) -> Iterator[tuple[str, str, list[dict[str, Any]], list[Re
     for folder in runs.folders:
         kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for entry in folder.config.get("published") or [] if folder.pretraining else []:
-            kinds.setdefault((str(entry.get("task")), str(entry.get("dataset"))), []).append(entry)
+            known = entry if isinstance(entry, dict) else {}
+            kinds.setdefault((str(known.get("task")), str(known.get("dataset"))), []).append(entry)
         for (kind, dataset), entries in kinds.items():
             records = [
                 record
@@ -79,7 +81,7 @@ def _lists(runs: Runs) -> Iterator[tuple[str, str, list[dict[str, Any]], list[Re
                 if (record.task, _plain(record.dataset)) == (kind, _plain(dataset))
                 and runs.origin(record) is folder
             ]
-            yield joined(folder.title, task(kind), dataset), "", entries, records
+            yield joined(folder.title, task(kind), dataset), folder.name, entries, records
 
 
 def _published(entries: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:

@@ -75,3 +75,29 @@ def test_damaged_published_numbers_are_left_out_and_named(tmp_path, capsys, entr
     write(tmp_path, "detect", record(task="detection", metric="AP50", config=config))
     assert "<h2>Published" not in html_of(tmp_path)
     assert "published numbers of mine · detection · scenes/test cannot" in capsys.readouterr().out
+
+
+def test_two_schedules_of_a_method_stand_apart(tmp_path):
+    for name, value in (("short", 64.6), ("long", 69.3)):
+        sha = name[0] * 64
+        entry = PAPER | {"value": value, "weights": name, "runs": 3}
+        config = {"backbone": {"depth": 50}, "published": [entry]}
+        pre = record(task="pretrain", metric="loss", weights=sha, extra={"title": "SimCLR"})
+        write(tmp_path, name, pre, config=config)
+        linear = record(task="linear", dataset="imagenet/val", weights=sha, value=value - 1)
+        write(tmp_path, f"linear-{name}", linear)
+    assert rows_of(flat(html_of(tmp_path))) == [
+        ["Weights, numbers in %", "top-1"],
+        ["SimCLR measured here", "68.3 (n=1)"],
+        ["Long published arXiv 2003.04297, table 1; 3 runs", "69.3"],
+        ["Weights, numbers in %", "top-1"],
+        ["SimCLR measured here", "63.6 (n=1)"],
+        ["Short published arXiv 2003.04297, table 1; 3 runs", "64.6"],
+    ]
+
+
+def test_damaged_published_numbers_of_a_pretraining_are_named(tmp_path, capsys):
+    pre = record(task="pretrain", metric="loss", extra={"title": "SimCLR"})
+    write(tmp_path, "pretrain", pre, config={"backbone": {"depth": 50}, "published": ["67.5"]})
+    assert "<h2>Published" not in html_of(tmp_path)
+    assert "published numbers of SimCLR · None" in capsys.readouterr().out
