@@ -12,34 +12,30 @@ names its file, or is the word `random`.
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from visrep import dist
 from visrep.config import choices, instantiate, named
-from visrep.data.datasets import ImageDataset
-from visrep.data.loader import Loader
+from visrep.data.dataset import ImageDataset, checked
 from visrep.data.preprocess import Preprocess
+from visrep.distill.classifier_training import measure, parameters, total_steps, trainer_of
 from visrep.distill.distillation import Distillation
 from visrep.distill.finetune import labelled
-from visrep.distill.recipe import measure, parameters, total_steps
-from visrep.engine import optim
 from visrep.engine.evaluation import input_of
 from visrep.engine.run import open_run
-from visrep.engine.trainer import Trainer
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.classifier import Classifier
 from visrep.nn.resnet import ResNet
-from visrep.seeds import derive_seed
+from visrep.seeds import seeded
 from visrep.weights.encoder_file import save_encoder
 from visrep.weights.reading import load_classifier
 
 
 def backbone(name: str, *, seed: int, role: str) -> ResNet:
     """A fresh net of `configs/backbone/NAME.yaml`, a function of `seed` and its role."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, role))
+    with seeded(seed, role):
         return instantiate(named("backbone", name))
 
 
@@ -98,10 +94,23 @@ def known_labels(train: ImageDataset, labels: float | str, *, draw: int) -> Tens
     return torch.full_like(train.labels, -1).index_copy_(0, indices, train.labels[indices])
 
 
+def resolve(cfg: DictConfig) -> DictConfig:
+    """`cfg` with the number of steps, which follows from that of the images; reads the data."""
+    return settle(cfg, images=len(checked(instantiate(cfg.data.train))))
+
+
+def settle(cfg: DictConfig, *, images: int) -> DictConfig:
+    """`cfg`, whose `steps`, where null, are those of its epochs."""
+    if cfg.steps is None:
+        cfg.steps = total_steps(images, epochs=float(cfg.epochs), batch_size=int(cfg.batch_size))
+    return cfg
+
+
 def main(cfg: DictConfig) -> None:
     """Build both nets, train the student, measure both, save the student."""
-    run = open_run(cfg)
-    train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
+    run = open_run(cfg, computed=["steps"])
+    train, test = checked(instantiate(cfg.data.train)), checked(instantiate(cfg.data.test))
+    run.settle(settle(cfg, images=len(train)))
     names = train.classes
     teacher, preprocess, teacher_sha256 = teacher_from(
         cfg.teacher,
@@ -131,18 +140,14 @@ def main(cfg: DictConfig) -> None:
         tau_squared=bool(cfg.tau_squared),
         labels=known_labels(train, cfg.labels, draw=int(cfg.draw)) if alpha < 1 else None,
     )
-    batch_size = int(cfg.batch_size)
-    steps = total_steps(len(train), epochs=float(cfg.epochs), batch_size=batch_size)
-    if cfg.steps is not None:
-        steps = int(cfg.steps)
-    recipe = OmegaConf.to_container(cfg.optim, resolve=True)
-    assert isinstance(recipe, dict)
-    optimizer, schedule = optim.build(
+    trainer = trainer_of(
+        task,
         student,
-        batch_size=batch_size,
-        steps_per_epoch=len(train) / batch_size,
-        total_steps=steps,
-        **{str(key): value for key, value in recipe.items()},
+        run=run,
+        train=train,
+        views=instantiate(cfg.views, **input_of(preprocess)),
+        total_steps=int(cfg.steps),
+        label="distil",
     )
     run.log.info(
         "distil %s (%s parameters) into %s (%s): %d images of %s, %d steps of %d, lr %.4g",
@@ -152,32 +157,11 @@ def main(cfg: DictConfig) -> None:
         f"{parameters(student):,}",
         len(train),
         train.name,
-        steps,
-        batch_size,
-        optimizer.param_groups[0]["lr"],
+        cfg.steps,
+        cfg.batch_size,
+        trainer.optimizer.param_groups[0]["lr"],
     )
-    views = instantiate(cfg.views, **input_of(preprocess))
-    Trainer(
-        task=task,
-        optimizer=optimizer,
-        schedule=schedule,
-        batches=Loader(
-            train,
-            views=views,
-            batch_size=batch_size,
-            seed=run.seed,
-            workers=int(cfg.workers),
-            device=run.device,
-            continuous=True,
-        ),
-        total_steps=steps,
-        device=run.device,
-        out=run.out,
-        precision=cfg.precision,
-        snapshot_every=int(cfg.snapshot_every),
-        log_every=int(cfg.log_every),
-        writers=run.writers(total=steps, label="distil"),
-    ).fit()
+    trainer.fit()
     if not dist.is_main():
         return
     path = run.out / "encoder.safetensors"
@@ -198,20 +182,17 @@ def main(cfg: DictConfig) -> None:
         ("teacher", teacher, teacher_sha256, Path(weights_file)),
         ("student", student, sha256, path),
     ):
-        found = measure(net, test, preprocess, device=run.device, workers=int(cfg.workers))
-        for metric, value in found.items():
-            run.log.info("distill %s of the %s on %s: %.2f %%", metric, role, test.name, value)
-            run.record(
-                task="distill",
-                dataset=test.name,
-                metric=metric,
-                value=value,
-                weights=digest,
-                init="random" if digest == "none" else "pretrained",
-                role=role,
-                teacher=teacher_sha256,
-                temperature=float(cfg.temperature),
-                alpha=alpha,
-                parameters=parameters(net),
-                bytes=file.stat().st_size if file.is_file() else None,
-            )
+        run.record_all(
+            measure(net, test, preprocess, device=run.device, workers=int(cfg.workers)),
+            task="distill",
+            dataset=test.name,
+            of=f"the {role}",
+            weights=digest,
+            init="random" if digest == "none" else "pretrained",
+            role=role,
+            teacher=teacher_sha256,
+            temperature=float(cfg.temperature),
+            alpha=alpha,
+            parameters=parameters(net),
+            bytes=file.stat().st_size if file.is_file() else None,
+        )

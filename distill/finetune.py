@@ -18,24 +18,24 @@ from torch import Tensor
 
 from visrep import dist
 from visrep.config import instantiate
-from visrep.data.datasets import ImageDataset
-from visrep.data.loader import Loader
+from visrep.data.dataset import ImageDataset, checked
 from visrep.data.preprocess import Preprocess
 from visrep.data.splits import describe_list, label_subset, read_list, write_list
-from visrep.distill.recipe import measure, parameters, total_steps
-from visrep.engine import optim
+from visrep.distill.classifier_training import measure, parameters, total_steps, trainer_of
 from visrep.engine.evaluation import input_of, shared_classes
 from visrep.engine.run import open_run
 from visrep.engine.task import Task
-from visrep.engine.trainer import Trainer
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.classifier import Classifier
 from visrep.nn.heads import MLP
 from visrep.nn.resnet import ResNet
-from visrep.seeds import derive_seed
+from visrep.seeds import seeded
 from visrep.weights.encoder_file import EncoderFile, save_encoder
 from visrep.weights.reading import read_weights
+
+# What a null leaves to the share of the labels, see `settle`.
+COMPUTED = ("selector", "epochs", "optim.lr")
 
 
 class Finetune(Task):
@@ -99,8 +99,7 @@ def starting_point(
             f"selector={selector}: the projection head in the file has {depth} layers; choose 0 to "
             f"{depth}"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "encoder"))
+    with seeded(seed, "encoder"):
         encoder = ResNet(**file.backbone)
         head = None if file.head is None else MLP(**file.head)
     if init == "pretrained":
@@ -110,8 +109,8 @@ def starting_point(
     return Classifier(encoder=encoder, classes=classes, head=head, layers=selector)
 
 
-def settle(cfg: DictConfig, *, share: float) -> None:
-    """Give the settings that are null the values that `cfg.by_share` has for this share of labels.
+def settle(cfg: DictConfig, *, share: float) -> DictConfig:
+    """`cfg`, whose nulls get the values that `cfg.by_share` has for this share of labels.
 
     They are those of the largest share in the table that is not above `share`. A net from scratch
     has no projection layer of its own accord: it starts from selector 0.
@@ -127,29 +126,35 @@ def settle(cfg: DictConfig, *, share: float) -> None:
     for key, value in table[max(fitting) if fitting else min(table)].items() if table else ():
         if OmegaConf.select(cfg, str(key)) is None:
             OmegaConf.update(cfg, str(key), value)
-    for key in ("selector", "epochs", "optim.lr"):
+    for key in COMPUTED:
         if OmegaConf.select(cfg, key) is None:
             raise ConfigError(f"{key} has no value for {share:.2%} of the labels: add {key}=...")
+    return cfg
+
+
+def resolve(cfg: DictConfig) -> DictConfig:
+    """`cfg` with the values that follow from the number of labels; reads the data."""
+    train = checked(instantiate(cfg.data.train))
+    indices = labelled(train, cfg.labels, draw=int(cfg.draw))
+    return settle(cfg, share=len(indices) / len(train))
 
 
 def main(cfg: DictConfig) -> None:
     """Draw the labels, train, measure, save."""
-    run = open_run(cfg)
-    train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
+    run = open_run(cfg, computed=COMPUTED)
+    train, test = checked(instantiate(cfg.data.train)), checked(instantiate(cfg.data.test))
     classes = shared_classes(train, test)
     file = read_weights(cfg.weights)
     preprocess = Preprocess.from_dict(file.preprocess)
 
     indices = labelled(train, cfg.labels, draw=int(cfg.draw))
     write_list(run.out / "labels.txt", train, indices)
-    settle(cfg, share=len(indices) / len(train))
-    run.config = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    run.settle(settle(cfg, share=len(indices) / len(train)))
     selector = int(cfg.selector)
     classifier = starting_point(
         file, classes=len(classes), selector=selector, init=cfg.init, seed=run.seed
     )
     set_batchnorm(classifier, mode="sync")
-    task = Finetune(classifier=classifier, train_head=bool(cfg.train_head))
 
     batch_size = int(cfg.batch_size)
     steps = total_steps(len(indices), epochs=float(cfg.epochs), batch_size=batch_size)
@@ -160,14 +165,15 @@ def main(cfg: DictConfig) -> None:
             batch_size,
             len(indices),
         )
-    recipe = OmegaConf.to_container(cfg.optim, resolve=True)
-    assert isinstance(recipe, dict)
-    optimizer, schedule = optim.build(
+    trainer = trainer_of(
+        Finetune(classifier=classifier, train_head=bool(cfg.train_head)),
         classifier,
-        batch_size=batch_size,
-        steps_per_epoch=len(indices) / batch_size,
+        run=run,
+        train=train,
+        indices=indices,
+        views=instantiate(cfg.views, **input_of(preprocess)),
         total_steps=steps,
-        **{str(key): value for key, value in recipe.items()},
+        label="finetune",
     )
     run.log.info(
         "finetune %s from %s, layer %d of the head: %d labels of %d, %d steps of %d, lr %.4g",
@@ -178,71 +184,45 @@ def main(cfg: DictConfig) -> None:
         len(train),
         steps,
         batch_size,
-        optimizer.param_groups[0]["lr"],
+        trainer.optimizer.param_groups[0]["lr"],
     )
-    views = instantiate(cfg.views, **input_of(preprocess))
-    Trainer(
-        task=task,
-        optimizer=optimizer,
-        schedule=schedule,
-        batches=Loader(
-            train,
-            views=views,
-            batch_size=batch_size,
-            seed=run.seed,
-            workers=int(cfg.workers),
-            device=run.device,
-            indices=indices,
-            continuous=True,
-        ),
-        total_steps=steps,
-        device=run.device,
-        out=run.out,
-        precision=cfg.precision,
-        snapshot_every=int(cfg.snapshot_every),
-        log_every=int(cfg.log_every),
-        writers=run.writers(total=steps, label="finetune"),
-    ).fit()
-
-    source = {
-        "method": "finetune",
-        "command": run.command,
-        "init": cfg.init,
-        "from": file.sha256,
-        "labels": len(indices) / len(train),
-        "draw": int(cfg.draw),
-    }
+    trainer.fit()
+    if not dist.is_main():
+        return
     path = run.out / "encoder.safetensors"
-    if dist.is_main():
-        sha256 = save_encoder(
-            path,
-            encoder=classifier.encoder,
-            preprocess=preprocess,
-            head=classifier.head,
-            fc=classifier.fc,
-            classes=classes,
-            source=source,
-        )
-        found = measure(classifier, test, preprocess, device=run.device, workers=int(cfg.workers))
-        for metric, value in found.items():
-            run.log.info("finetune %s of %s on %s: %.2f %%", metric, cfg.init, test.name, value)
-            run.record(
-                task="finetune",
-                dataset=test.name,
-                metric=metric,
-                value=value,
-                weights=file.sha256,
-                init=cfg.init,
-                labels=cfg.labels,
-                images=len(indices),
-                draw=int(cfg.draw),
-                selector=selector,
-                finetuned=sha256,
-                parameters=parameters(classifier),
-                bytes=path.stat().st_size,
-                **_list_identity(cfg.labels),
-            )
-        run.log.info("%s", path)
+    sha256 = save_encoder(
+        path,
+        encoder=classifier.encoder,
+        preprocess=preprocess,
+        head=classifier.head,
+        fc=classifier.fc,
+        classes=classes,
+        source={
+            "method": "finetune",
+            "command": run.command,
+            "init": cfg.init,
+            "from": file.sha256,
+            "labels": len(indices) / len(train),
+            "draw": int(cfg.draw),
+        },
+    )
+    run.record_all(
+        measure(classifier, test, preprocess, device=run.device, workers=int(cfg.workers)),
+        task="finetune",
+        dataset=test.name,
+        of=cfg.init,
+        weights=file.sha256,
+        init=cfg.init,
+        labels=cfg.labels,
+        images=len(indices),
+        draw=int(cfg.draw),
+        selector=selector,
+        finetuned=sha256,
+        parameters=parameters(classifier),
+        bytes=path.stat().st_size,
+        **_list_identity(cfg.labels),
+    )
+    run.log.info("%s", path)
 
 
 def _list_identity(labels: float | str) -> dict[str, str]:

@@ -9,16 +9,15 @@ from torch import nn
 
 from visrep import dist
 from visrep.config import instantiate
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset, checked
 from visrep.data.loader import Loader
 from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views
-from visrep.engine import optim
+from visrep.engine.assembly import assemble
 from visrep.engine.extraction import extract
 from visrep.engine.health import Health
 from visrep.engine.hooks import Evaluate
 from visrep.engine.run import Run, open_run
-from visrep.engine.trainer import Trainer
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.exemplar_nets import ExemplarNet
@@ -29,10 +28,13 @@ from visrep.seeds import derive_seed
 from visrep.weights.encoder_file import save_encoder
 from visrep.weights.exemplar_file import save_exemplar
 
+# What a null leaves to the length of an epoch.
+COMPUTED = ("steps", "snapshot_every")
+
 
 def main(cfg: DictConfig) -> None:
     """Pretrain as `cfg` says; leaves `encoder.safetensors` in the run folder."""
-    run = open_run(cfg)
+    run = open_run(cfg, computed=COMPUTED)
     parts = build(
         cfg,
         run,
@@ -41,20 +43,14 @@ def main(cfg: DictConfig) -> None:
         max_broken=cfg.max_broken,
     )
     task, train, views, loader = parts.task, parts.data, parts.views, parts.loader
-    steps_per_epoch = max(1, loader.steps_per_epoch // cfg.accumulate)
-    total = round(cfg.epochs * steps_per_epoch) if cfg.steps is None else cfg.steps
+    steps_per_epoch = updates_in_epoch(cfg, loader)
+    run.settle(settle(cfg, steps_per_epoch=steps_per_epoch))
+    total = cfg.steps
     preprocess = _preprocess(train, views)
     if total == 0:
         run.log.info("steps=0: the encoder file of the untrained net, a baseline")
         _export(run, cfg, task, preprocess, train)
         return
-    optimizer, schedule = optim.build(
-        task,
-        **run.config["optim"],
-        batch_size=cfg.batch_size,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total,
-    )
     plan = Plan(
         batch_size=cfg.batch_size,
         views=len(views.views),
@@ -63,28 +59,21 @@ def main(cfg: DictConfig) -> None:
     )
     for line in check(task, cfg, plan, views=views.views, steps_per_epoch=steps_per_epoch):
         run.log.warning("warning: %s", line)
-    _announce(run, cfg, train, total, optimizer)
-
     hooks = []
     monitor = _knn_monitor(cfg, run, task.encoder, train, preprocess)
     if monitor is not None:
         hooks.append(Evaluate(monitor, every=max(1, total // cfg.knn.times)))
-    trainer = Trainer(
-        task=task,
-        optimizer=optimizer,
-        schedule=schedule,
+    trainer = assemble(
+        task,
+        run=run,
         batches=loader,
         total_steps=total,
-        out=run.out,
-        device=run.device,
-        precision=cfg.precision,
+        steps_per_epoch=steps_per_epoch,
+        label=f"pretrain {cfg.name}",
         health=_health(task, cfg, steps_per_epoch),
-        accumulate=cfg.accumulate,
-        snapshot_every=cfg.snapshot_every or steps_per_epoch,
-        log_every=cfg.log_every,
         hooks=hooks,
-        writers=run.writers(total=total, label=f"pretrain {cfg.name}"),
     )
+    _announce(run, cfg, train, total, trainer.optimizer)
     metrics = trainer.fit()
     if dist.is_main():
         sha256 = _export(run, cfg, task, preprocess, train)
@@ -98,6 +87,40 @@ def main(cfg: DictConfig) -> None:
                 method=cfg.name,
                 title=task.title,
             )
+
+
+def resolve(cfg: DictConfig) -> DictConfig:
+    """`cfg` with the values that follow from the length of an epoch; reads the data."""
+    loader = make_loader(
+        instantiate(cfg.data.train),
+        instantiate(cfg.views),
+        seed=cfg.seed,
+        device="cpu",
+        batch_size=cfg.batch_size // cfg.accumulate,
+    )
+    return settle(cfg, steps_per_epoch=updates_in_epoch(cfg, loader))
+
+
+def settle(cfg: DictConfig, *, steps_per_epoch: int) -> DictConfig:
+    """`cfg`, whose `COMPUTED` nulls get their values."""
+    if cfg.steps is None:
+        cfg.steps = round(cfg.epochs * steps_per_epoch)
+    if cfg.snapshot_every is None:
+        cfg.snapshot_every = steps_per_epoch
+    return cfg
+
+
+def updates_in_epoch(cfg: DictConfig, loader: Loader) -> int:
+    """Updates of an epoch; an epoch of fewer micro-batches than make an update is one."""
+    return max(1, loader.steps_per_epoch // cfg.accumulate)
+
+
+def make_loader(data: ImageDataset, views: Views, **settings: Any) -> Loader:
+    """Batches of `views` of `data`; `settings` are the loader's.
+
+    Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds.
+    """
+    return getattr(views, "loader", Loader)(data, views=views, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,14 +139,12 @@ def build(cfg: DictConfig, run: Run, **loading: Any) -> Parts:
     Raises:
         ConfigError: the method breaks its contract, or the batch does not fit its batch norm.
     """
-    data: ImageDataset = instantiate(cfg.data.train)
+    data: ImageDataset = checked(instantiate(cfg.data.train))
     torch.manual_seed(derive_seed(run.seed, "weights"))
     task = make_method(cfg, images=len(data))
     _set_batchnorm(task, cfg, run)
     views: Views = instantiate(cfg.views)
-    # Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds.
-    make_loader = getattr(views, "loader", Loader)
-    loader = make_loader(data, views=views, seed=run.seed, device=run.device, **loading)
+    loader = make_loader(data, views, seed=run.seed, device=run.device, **loading)
     return Parts(task=task, data=data, views=views, loader=loader)
 
 
@@ -218,7 +239,7 @@ def _knn_monitor(
     """A function that measures kNN top-1 on the test part, or None with one line that says why."""
     if not cfg.knn.times or not dist.is_main():
         return None
-    test: ImageDataset | None = instantiate(cfg.data.test)
+    test: ImageDataset | None = checked(instantiate(cfg.data.test))
     if train.labels is None or test is None or test.labels is None or train.classes is None:
         run.log.info("kNN monitor: off, there are no labels")
         return None

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -12,6 +13,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.nn.heads import MLP, simclr_head
 from visrep.nn.resnet import ResNet
 from visrep.weights import save_encoder
+from visrep.weights.containers import weights_files
 
 SIZE = 16
 CLASSES = ["blue", "green", "red"]
@@ -63,9 +65,22 @@ def preprocess() -> Preprocess:
 
 def composed(command: str, root: Path, *overrides: str) -> DictConfig:
     """The configuration of `command` with the folder `root` as its data."""
-    cfg, _ = config.compose(command, ["device=cpu", *overrides])
-    node = {"_target_": "visrep.data.datasets.image_folder", "root": str(root)}
+    cfg, _ = config.compose(command, ["data=scenes", "device=cpu", *overrides])
+    node = {"_target_": "visrep.data.folders.image_folder", "root": str(root)}
     data = {part: {**node, "split": part} for part in ("train", "test")}
     OmegaConf.set_struct(cfg, False)
     cfg.data = OmegaConf.create(data)
     return cfg
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the weights files that are opened from now on, once for each time."""
+    seen: list[str] = []
+    look = weights_files._look
+
+    def watched(path: Path) -> tuple[int, bytes]:
+        seen.append(path.name)
+        return look(path)
+
+    monkeypatch.setattr(weights_files, "_look", watched)
+    return seen

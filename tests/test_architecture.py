@@ -23,7 +23,12 @@ METHODS_MAY = (
 )
 
 # Parts of an entry that lie in a file of their own, or read yaml files as data.
-READS_CONFIGURATIONS = ("visrep.pretrain.checks", "visrep.d2.tasks", "visrep.engine.run")
+READS_CONFIGURATIONS = (
+    "visrep.engine.run",
+    "visrep.d2.tasks",
+    "visrep.pretrain.checks",
+    "visrep.transfer.frozen.opening",
+)
 
 
 def module_of(path: Path) -> str:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from visrep.config import instantiate
-from visrep.engine import optim
+from visrep.data.dataset import checked
+from visrep.data.views.operations import Gray, Jitter
+from visrep.engine.assembly import assemble
 from visrep.engine.hooks import Hook, Training
 from visrep.engine.precision import autocast_dtype
 from visrep.engine.run import Run, open_run
-from visrep.engine.trainer import Trainer
 from visrep.errors import ConfigError
 from visrep.pretrain.train import build
 
@@ -46,23 +47,15 @@ def benchmark_step(cfg: DictConfig, run: Run) -> None:
     parts = build(cfg, run, batch_size=cfg.batch_size)
     task, loader, views = parts.task, parts.loader, parts.views.views
     passes = task.passes([(view.size / views[0].size) ** 2 for view in views])
-    total = cfg.warmup + cfg.steps
-    optimizer, schedule = optim.build(
-        task,
-        **{**run.config["optim"], "warmup_epochs": 0.0},
-        batch_size=cfg.batch_size,
-        steps_per_epoch=loader.steps_per_epoch,
-        total_steps=total,
-    )
     pairs = _Alternate(bare, run.device)
-    Trainer(
-        task=task,
-        optimizer=optimizer,
-        schedule=schedule,
+    assemble(
+        task,
+        settings=run.config | {"optim": run.config["optim"] | {"warmup_epochs": 0.0}},
+        run=run,
         batches=loader,
-        total_steps=total,
-        device=run.device,
-        precision=cfg.precision,
+        total_steps=cfg.warmup + cfg.steps,
+        steps_per_epoch=loader.steps_per_epoch,
+        label=None,
         hooks=[pairs],
     ).fit()
     whole, alone = (statistics.median(t[cfg.warmup :]) for t in (pairs.whole, pairs.bare))
@@ -163,18 +156,20 @@ def benchmark_views(cfg: DictConfig, run: Run) -> None:
     Both do SimCLR's recipe for small images (crop, flip, jitter of strength 0.5, grey) on the same
     images with the same number of threads.
     """
-    data = instantiate(cfg.data.train)
+    data = checked(instantiate(cfg.data.train))
     views = instantiate(cfg.views)
     if data.images is None:
         raise ConfigError("benchmark views needs images in memory: use data=scenes or data=cifar10")
     images = data.images[: cfg.batch_size].to(run.device)
-    size = views.views[0].size
+    view = views.views[0]
+    size = view.size
+    drawn = {"jitter": Jitter(), "gray": Gray(), **{o.name: o for o in view.operations}}
     theirs = v2.Compose(
         [
-            v2.RandomResizedCrop(size, scale=tuple(views.views[0].scale), antialias=True),
-            v2.RandomHorizontalFlip(views.views[0].flip_p),
-            v2.RandomApply([v2.ColorJitter(*views.views[0].jitter)], p=views.views[0].jitter_p),
-            v2.RandomGrayscale(views.views[0].gray_p),
+            v2.RandomResizedCrop(size, scale=view.scale, antialias=True),
+            v2.RandomHorizontalFlip(view.flip_p),
+            v2.RandomApply([v2.ColorJitter(*drawn["jitter"].strength)], p=drawn["jitter"].p),
+            v2.RandomGrayscale(drawn["gray"].p),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(list(views.mean), list(views.std)),
         ]

@@ -151,7 +151,8 @@ def _evaluated(cfg: DictConfig, point: Point, run: Run, *, init: str) -> results
 def _call(cfg: DictConfig, command: str, *overrides: str) -> None:
     """Run a command on the curve's data, seed and device."""
     shared = [f"seed={cfg.seed}", f"device={cfg.device}", f"threads={cfg.threads or 'null'}"]
-    composed, _ = compose(command, [*overrides, *shared])
+    # A command asks for data by name; it gets the curve's own instead, settings and all.
+    composed, _ = compose(command, [*overrides, *shared, "data=scenes"])
     OmegaConf.set_struct(composed, False)
     composed.data = cfg.data
     {"pretrain": train.main, "svm": svm.main}[command](composed)

@@ -10,7 +10,6 @@ Nothing is kept unless onnxruntime gives torch's numbers for several batch sizes
 
 import io
 import json
-import shlex
 import statistics
 import time
 import warnings
@@ -20,17 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from visrep.data.preprocess import Preprocess
 from visrep.engine.evaluation import moments
-from visrep.engine.run import Run, command_line
+from visrep.engine.run import Run, command_line, plain_config
 from visrep.errors import CheckFailed, ConfigError, UserError
 from visrep.files import atomic_path
-from visrep.nn.classifier import Classifier
 from visrep.seeds import generator
-from visrep.weights.reading import load_classifier, load_encoder, read_weights
+from visrep.weights.reading import classifier_of, encoder_of, read_weights
 
 FORMAT = "visrep-onnx/1"
 PROTOBUF_LIMIT = 2**31 - 2**20  # bytes; one message, with room for the graph
@@ -170,11 +168,11 @@ def main(cfg: DictConfig) -> None:
     torch.set_num_threads(threads)
 
     file = read_weights(cfg.weights)
-    inner: Classifier | nn.Module
-    if "fc.weight" in file.tensors:
-        inner, output, kind = load_classifier(cfg.weights), "logits", "classifier"
+    inner: nn.Module
+    if file.part("fc"):
+        inner, output, kind = classifier_of(file), "logits", "classifier"
     else:
-        inner, output, kind = load_encoder(cfg.weights), "features", "encoder"
+        inner, output, kind = encoder_of(file), "features", "encoder"
     preprocess = Preprocess.from_dict(file.preprocess)
     net = Deployed(inner, preprocess).eval()
     parameters = sum(p.numel() for p in net.parameters())
@@ -214,14 +212,12 @@ def main(cfg: DictConfig) -> None:
         f"{out}: {size_bytes / 1e6:.2f} MB; one image takes {fast:.2f} ms in onnxruntime, "
         f"{slow:.2f} ms in torch (median of {cfg.repeats}, {threads} threads, CPU)"
     )
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
     record = Run(
         out=out.parent,
         device=torch.device("cpu"),
         seed=int(cfg.seed),
-        config={str(key): value for key, value in plain.items()},
-        command=" ".join(["visrep", *(shlex.quote(argument) for argument in command_line())]),
+        config=plain_config(cfg),
+        command=command_line(),
     ).record
     for engine, value in (("onnxruntime", fast), ("torch", slow)):
         record(

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from visrep.config import instantiate
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset, checked
 from visrep.data.splits import label_subset, write_list
 from visrep.errors import ConfigError
 
@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
     out = Path(cfg.out)
     if out.exists() and not cfg.overwrite:
         raise ConfigError(f"{out} exists: choose another out=, or overwrite=true to replace it")
-    dataset: ImageDataset = instantiate(cfg.data.train)
+    dataset: ImageDataset = checked(instantiate(cfg.data.train))
     indices = label_subset(dataset, fraction=cfg.fraction, seed=cfg.seed)
     write_list(out, dataset, indices)
     assert dataset.labels is not None, "label_subset refuses data without labels"

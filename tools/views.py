@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as tv
 from torchvision.utils import make_grid, save_image
 
 from visrep.config import instantiate
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset, checked
 from visrep.data.views.batch import Views
 from visrep.errors import ConfigError
 from visrep.files import atomic_path
@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError(f"{out} exists: choose another out=, or overwrite=true to replace it")
     if cfg.rows < 1 or cfg.columns < 1:
         raise ConfigError(f"rows={cfg.rows} columns={cfg.columns}: both are 1 or more")
-    dataset: ImageDataset = instantiate(cfg.data.train)
+    dataset: ImageDataset = checked(instantiate(cfg.data.train))
     views: Views = instantiate(cfg.views)
     chosen = epoch_order(len(dataset), seed=cfg.seed, epoch=0)[: cfg.rows].tolist()
     images = [dataset[i] for i in chosen]

@@ -123,7 +123,11 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
     entry = importlib.import_module(COMMANDS[command][0])
     if "--dry-run" in flags:
         resolve = getattr(entry, "resolve", lambda cfg: cfg)
-        print(OmegaConf.to_yaml(resolve(cfg), resolve=True), end="")
+        try:
+            cfg = resolve(cfg)
+        except UserError as error:  # they are not here: on another machine, perhaps
+            print(f"# What the data decide is as typed: {error}")
+        print(OmegaConf.to_yaml(cfg, resolve=True), end="")
         return 0
     run.set_command_line([command, *overrides])
 

@@ -5,6 +5,8 @@ A refused key, value or `_target_` is looked up here before the nearest is guess
 
 # command -> key -> what to type now.
 KEYS: dict[str, dict[str, str]] = {
+    "finetune": {"finetune_recipe": "finetune_for=NAME is its name now"},
+    "distill": {"distill_recipe": "distill_for=NAME is its name now"},
     "detect": {
         "protocol": "task=NAME is the recipe now",
     },
@@ -28,7 +30,11 @@ MODULES: dict[str, str] = {
     "transfer": "visrep.transfer",
     "distill": "visrep.distill",
     "visrep.weights.canonical": "visrep.weights.encoder_file",
-    "visrep.data.recipes": "visrep.data.views.spec",
+    "visrep.data.datasets": "visrep.data.dataset",
+    "visrep.data.datasets.cifar10": "visrep.data.cifar10.cifar10",
+    "visrep.data.datasets.folder": "visrep.data.folders.folder",
+    "visrep.data.datasets.image_folder": "visrep.data.folders.image_folder",
+    "visrep.data.recipes.recipe": "visrep.data.views.spec.make_views",
     "visrep.data.scenes": "visrep.data.builtin.scenes",
     "visrep.data.exemplar": "visrep.data.exemplar.surrogate_classes",
 }
@@ -48,6 +54,8 @@ def value(command: str, setting: str) -> str | None:
 def module(dotted: str) -> str | None:
     """Where the module or name `dotted` of 0.1.0 is now."""
     for old in sorted(MODULES, key=len, reverse=True):
-        if dotted == old or dotted.startswith(f"{old}."):
+        # What has its present name may begin like an old one.
+        here = dotted.startswith(MODULES[old])
+        if not here and (dotted == old or dotted.startswith(f"{old}.")):
             return MODULES[old] + dotted[len(old) :]
     return None

@@ -1,6 +1,8 @@
 """Randomness as a function: a seed for every (run seed, purpose, step), with no state to save."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -16,6 +18,15 @@ def derive_seed(*parts: int | str) -> int:
 def generator(*parts: int | str) -> torch.Generator:
     """A CPU generator seeded by `derive_seed(*parts)`."""
     return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+@contextmanager
+def seeded(*parts: int | str) -> Iterator[None]:
+    """Torch's own draws on the CPU, such as fresh weights, come from `derive_seed(*parts)` inside
+    and go on outside as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(*parts))
+        yield
 
 
 def epoch_order(size: int, *, seed: int, epoch: int) -> Tensor:

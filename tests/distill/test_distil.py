@@ -4,10 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from tests.small_data import CLASSES, composed, preprocess, tiny_net, write_encoder, write_folder
+from tests.small_data import (
+    CLASSES,
+    composed,
+    count_reads,
+    preprocess,
+    tiny_net,
+    write_encoder,
+    write_folder,
+)
 from visrep import results
-from visrep.data.datasets import image_folder
+from visrep.data.folders import image_folder
 from visrep.distill import distil
 from visrep.distill.distil import known_labels, teacher_from
 from visrep.errors import ConfigError, UserError
@@ -90,15 +99,22 @@ def test_known_labels_are_minus_one_elsewhere(tmp_path: Path) -> None:
     assert torch.equal(known_labels(data, 1.0, draw=0), data.labels)
 
 
-def test_command(tmp_path: Path) -> None:
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_folder(tmp_path / "data")
     path = tmp_path / "teacher.safetensors"
     sha256 = write_teacher(path)
     before = path.read_bytes()
     out = tmp_path / "out"
     settings = [f"teacher={path}", "student=resnet18_small_w8", *QUICK]
+    reads = count_reads(monkeypatch)
     distil.main(composed("distill", root, f"out={out}", *settings))
+    assert reads == [path.name]
     teacher, student = results.read(out / "results.jsonl")
+    # 60 images, 3 epochs, batches of 16
+    assert student.config["steps"] == OmegaConf.load(out / "config.yaml").steps == 12
+    assert distil.resolve(composed("distill", root, f"out={out}", *settings)).steps == 12
+    typed = composed("distill", root, f"out={out}", *settings, "steps=2")
+    assert distil.resolve(typed).steps == 2
     assert path.read_bytes() == before
     assert (teacher.extra["role"], student.extra["role"]) == ("teacher", "student")
     assert teacher.weights == student.extra["teacher"] == sha256
@@ -141,7 +157,7 @@ def test_random_teacher_on_unlabelled_images(tmp_path: Path) -> None:
         *QUICK,
     )
     cfg.data.train = {
-        "_target_": "visrep.data.datasets.folder",
+        "_target_": "visrep.data.folders.folder",
         "root": str(root / "train"),
         "recursive": True,
     }

@@ -4,12 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
-from tests.small_data import CLASSES, composed, preprocess, tiny_net, write_encoder, write_folder
+from tests.small_data import (
+    CLASSES,
+    composed,
+    count_reads,
+    preprocess,
+    tiny_net,
+    write_encoder,
+    write_folder,
+)
 from visrep import results
 from visrep.config import compose
-from visrep.data.datasets import image_folder
+from visrep.data.folders import image_folder
 from visrep.distill import finetune
 from visrep.distill.finetune import Finetune, labelled, settle, starting_point
 from visrep.engine import optim
@@ -181,11 +190,11 @@ def test_imagenets_epochs_and_selector_follow_the_share(
 
 
 def test_setting_without_a_value_is_refused() -> None:
-    cfg, _ = compose("finetune", ["weights=x", "out=x"])
+    cfg, _ = compose("finetune", ["data=scenes", "weights=x", "out=x"])
     cfg.by_share = {0.1: {"epochs": 3, "selector": 1}}
     with pytest.raises(ConfigError, match=r"add optim\.lr="):
         settle(cfg, share=0.1)
-    cfg, _ = compose("finetune", ["weights=x", "out=x"])
+    cfg, _ = compose("finetune", ["data=scenes", "weights=x", "out=x"])
     cfg.by_share = {}
     with pytest.raises(ConfigError, match="selector has no value"):
         settle(cfg, share=0.1)
@@ -224,6 +233,43 @@ def test_command_writes_a_classifier_and_what_it_used(tmp_path: Path, weights: P
     assert (again / "labels.txt").read_text().splitlines() == names
     assert listed.extra["images"] == 12
     assert listed.extra["list_list"] == "labels.txt"
+
+
+def test_config_states_what_ran_and_the_file_is_read_once(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = write_folder(tmp_path / "data", train=30, test=6), tmp_path / "out"
+    settings = [f"weights={weights}", "labels=0.2", "batch_size=8", "views.scale=[0.5,1.0]"]
+    settings += ["resume=auto", f"out={out}", "by_share={0.1: {epochs: 3, optim.lr: 0.2}}"]
+    settings += ["init=random", "snapshot_every=1"]
+    reads = count_reads(monkeypatch)
+    finetune.main(composed("finetune", root, *settings))
+    assert reads == [weights.name]
+    stored = OmegaConf.load(out / "config.yaml")
+    (record,) = results.read(out / "results.jsonl")
+    for config in (stored, OmegaConf.create(record.config)):
+        assert (config.epochs, config.selector, config.optim.lr) == (3, 0, 0.2)
+    resolved = finetune.resolve(composed("finetune", root, *settings))
+    assert OmegaConf.to_container(resolved, resolve=True) == stored
+
+    # The same command goes on, also in a folder of a version that left nulls and had other names.
+    sha256 = load_classifier(out / "encoder.safetensors").sha256
+    last = sorted((out / "snapshots").iterdir())[-1]
+    last.unlink()
+    old = OmegaConf.merge(stored, {"epochs": None, "selector": None, "optim": {"lr": None}})
+    old.views._target_ = "visrep.data.recipes.recipe"
+    OmegaConf.save(old, out / "config.yaml")
+    finetune.main(composed("finetune", root, *settings))
+    assert "resumed from the snapshot of step 2/3" in (out / "log.txt").read_text()
+    assert load_classifier(out / "encoder.safetensors").sha256 == sha256
+    assert OmegaConf.load(out / "config.yaml") == stored
+    with pytest.raises(ConfigError, match=r"\(epochs\)"):
+        finetune.main(composed("finetune", root, *settings, "epochs=4"))
+
+
+def test_data_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match="data"):
+        compose("finetune", ["weights=x", "out=x"])
 
 
 def test_all_labels_start_from_the_encoder_and_random_from_scratch(

@@ -92,3 +92,16 @@ def test_it_is_a_choice_beside_ours_and_trusted_only_by_name(place):
     output = done(start(place, "pretrain", *STRANGERS[1:], "data=scenes", "out=runs/no"), 2)
     assert "_target_=vicreg.VICReg is not allowed" in output and "plugins=" in output
     assert "Traceback" not in output and not (place / "runs" / "no" / "snapshots").exists()
+
+
+def test_it_can_be_rehearsed_beside_ours(place):
+    code = (
+        "from visrep import config; from visrep.tools.chain import rehearse;"
+        f"settings = ['methods=[simclr,vicreg]', 'out=rehearsal', *{STRANGERS[:2]}];"
+        "print(*rehearse.entered(config.compose('rehearse', settings)[0]), sep='\\n')"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=place, env=environment, capture_output=True, text=True
+    )
+    assert "name='vicreg', title='VICReg', judge='knn', share=1.0" in printed.stdout, printed.stderr

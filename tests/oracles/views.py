@@ -6,6 +6,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 
 from visrep.data.views.batch import Params, View, Views
+from visrep.data.views.operations import Blur, Gray, Invert, Jitter, Solarize
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
@@ -13,7 +14,7 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 def view_of(image: Tensor, params: Params, i: int, v: int, views: Views) -> Tensor:
     """View v of a uint8 3 x H x W image: 3 x size x size, normalised."""
     spec, drawn = views.views[v], params[i : i + 1]
-    box = params.crop_of(i, v, image.shape[1], image.shape[2])
+    box = drawn.boxes(v, image.shape[1], image.shape[2])[0].tolist()
     x = tv.resized_crop(
         image.float(),
         *box,
@@ -28,31 +29,35 @@ def view_of(image: Tensor, params: Params, i: int, v: int, views: Views) -> Tens
 
 
 def colored(x: Tensor, drawn: Params, v: int, spec: View) -> Tensor:
-    """The colour operations of the only sample of `drawn`."""
-    for operation in spec.order:
-        if operation == "jitter" and drawn.jitter(v).applied[0]:
-            jitter = drawn.jitter(v)
-            x = jittered(x, jitter.order[0], jitter.factors[0], spec)
-        elif operation == "gray" and drawn.gray(v)[0]:
+    """The operations on the only sample of `drawn`."""
+    for operation in spec.operations:
+        uniforms = drawn.of(v, operation)
+        numbers = uniforms[:, 1:]
+        if uniforms[0, 0] >= operation.p:
+            continue
+        if isinstance(operation, Jitter):
+            x = jittered(x, operation.order(numbers)[0], operation.factors(numbers)[0], operation)
+        elif isinstance(operation, Gray):
             x = tv.rgb_to_grayscale(x, 3)
-        elif operation == "blur" and drawn.blur(v)[0] > 0:
-            x = tv.gaussian_blur(x, [spec.kernel] * 2, [float(drawn.blur(v)[0])] * 2)
-        elif operation == "solarize" and drawn.solarize(v)[0]:
-            x = tv.solarize(x, spec.solarize_threshold)
-        elif operation == "invert" and drawn.invert(v)[0]:
+        elif isinstance(operation, Blur):
+            sigma = float(operation.drawn_sigma(numbers)[0])
+            x = tv.gaussian_blur(x, [operation.width(spec.size)] * 2, [sigma] * 2)
+        elif isinstance(operation, Solarize):
+            x = tv.solarize(x, operation.threshold)
+        else:
+            assert isinstance(operation, Invert)
             x = tv.invert(x)
     return x
 
 
-def jittered(x: Tensor, order, factors, spec: View) -> Tensor:
+def jittered(x: Tensor, order, factors, jitter: Jitter) -> Tensor:
     """ColorJitter with given order and factors."""
     for place in order:
         factor = float(factors[place])
-        if spec.jitter[place] == 0:
+        if jitter.strength[place] == 0:
             continue
         if place == BRIGHTNESS:
-            additive = spec.brightness_additive
-            x = (x + factor).clamp(0, 1) if additive else tv.adjust_brightness(x, factor)
+            x = (x + factor).clamp(0, 1) if jitter.additive else tv.adjust_brightness(x, factor)
         elif place == CONTRAST:
             x = tv.adjust_contrast(x, factor)
         elif place == SATURATION:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.small_data import CLASSES, tiny_net, write_encoder
+from tests.small_data import CLASSES, count_reads, tiny_net, write_encoder
 from visrep import results
 from visrep.config import compose
 from visrep.data.preprocess import Preprocess
@@ -44,10 +44,14 @@ def run(weights: Path, out: Path, *overrides: str) -> None:
     export.main(cfg)
 
 
-def test_file_gives_torchs_logits_for_any_batch(tmp_path: Path) -> None:
+def test_file_gives_torchs_logits_for_any_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights, out = tmp_path / "student.safetensors", tmp_path / "sub" / "student.onnx"
     sha256 = write_classifier(weights)
+    reads = count_reads(monkeypatch)
     run(weights, out)
+    assert reads == [weights.name]
 
     session = runtime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     net = load_classifier(weights)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.small_data import write_folder
 from visrep import cli
-from visrep.data.datasets import image_folder
+from visrep.data.folders import image_folder
 from visrep.data.splits import label_subset, read_list
 
 

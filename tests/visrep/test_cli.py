@@ -76,6 +76,18 @@ def test_dry_run_prints_the_resolved_configuration(capsys):
     assert cfg.batch_size == 96 and cfg.out == "x"
 
 
+def test_dry_run_shows_what_the_data_decide_or_says_why_not(capsys, tmp_path):
+    scenes = ("pretrain", "out=x", "data=scenes", "method=simclr_scenes", "epochs=0.5")
+    code, out, _ = run(capsys, *scenes, "--dry-run")
+    cfg = OmegaConf.create(out)
+    an_epoch = 6000 // cfg.batch_size
+    assert code == 0 and (cfg.steps, cfg.snapshot_every) == (round(an_epoch / 2), an_epoch)
+    nowhere = ("distill", "out=x", "data=imagefolder", f"data.root={tmp_path / 'no'}", "teacher=t")
+    code, out, _ = run(capsys, *nowhere, "student=s", "--dry-run")
+    assert code == 0 and OmegaConf.create(out).steps is None
+    assert out.startswith("# What the data decide is as typed: ") and str(tmp_path / "no") in out
+
+
 def test_plain_words_stand_for_the_first_keys(capsys, tmp_path):
     err = run(capsys, "lint-d2", "a.yaml", "b.pkl", "c")[2]
     assert "cannot read 'c'" in err

@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 from visrep.tools.chain.jobs import Job, run_all, slots_of
 from visrep.tools.report import rows as report_rows
 from visrep.tools.report import runs as report_runs
-from visrep.tools.report.tables import count, measure, metric, signed, size
+from visrep.tools.report.pairs import pairs
+from visrep.tools.report.words import count, measure, metric, signed, size
 
 
 def main(cfg: DictConfig) -> None:
@@ -107,7 +108,7 @@ def print_table(out: Path) -> None:
         print(f"{f'{measure(row)} {metric(row.metric)}':34}{sides}{gain:>8}")
         if row.spread("raw_pixels"):
             print(f"{'  raw pixels, no net':34}{_spread(row.spread('raw_pixels')):>22}")
-    for pair in report_rows.pairs(runs):
+    for pair in pairs(runs):
         print(f"\n{'':34}{'top-1':>10}{'parameters':>14}{'file':>12}{'latency':>12}")
         for name, net in (("teacher", pair.teacher), ("student", pair.student)):
             top1 = "" if net.top1 is None else f"{net.top1.mean:.1f}"

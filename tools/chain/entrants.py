@@ -1,9 +1,9 @@
 """The methods of a rehearsal, as their recipes and their classes describe them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from omegaconf import DictConfig
 
 from visrep import config
 from visrep.errors import ConfigError
@@ -44,29 +44,29 @@ class Entrant:
         return ("svm", "linear", "knn") if self.judge == "svm" else ("linear", "knn")
 
 
-def entrants(cfg: DictConfig) -> list[Entrant]:
-    """The methods of `methods=`.
+def entrants(
+    names: Sequence[str], *, net: str, seed: int, shares: Mapping[str, float]
+) -> list[Entrant]:
+    """The methods `names`, on the backbone `net`; 1.0 where `shares` says nothing.
 
     Raises:
         ConfigError: one has no recipe, is named twice, or has no share of the time.
     """
-    names = list(cfg.methods)
     choices = [name for name in config.choices("method") if name.endswith(RECIPE)]
     known = [name.removesuffix(RECIPE) for name in choices]
     if not names or len(set(names)) < len(names) or set(names) - set(known):
         raise ConfigError(f"methods={names}: choose from {', '.join(known)}, each once")
-    found = [_entrant(name, cfg) for name in names]
-    if cfg.minutes <= 0 or min(entrant.share for entrant in found) <= 0:
-        raise ConfigError(f"minutes={cfg.minutes}: minutes and shares must be above 0")
-    return found
+    for name in names:
+        if shares.get(name, 1.0) <= 0:
+            raise ConfigError(f"shares.{name}={shares[name]}: a share must be above 0")
+    return [_entrant(name, net, seed, float(shares.get(name, 1.0))) for name in names]
 
 
-def _entrant(name: str, cfg: DictConfig) -> Entrant:
+def _entrant(name: str, net: str, seed: int, share: float) -> Entrant:
     defaults = config.named("method", name + RECIPE).get("defaults", [])
     own = any("override /backbone" in line for line in defaults)
-    net = () if own else (f"backbone={cfg.net}",)
-    recipe = ("data=scenes", f"method={name}{RECIPE}", *net, f"seed={cfg.seed}")
-    recipe += tuple(config.strangers())
+    backbone = () if own else (f"backbone={net}",)
+    recipe = ("data=scenes", f"method={name}{RECIPE}", *backbone, f"seed={seed}")
     composed = config.compose("pretrain", ["out=none", *recipe])[0]
     with torch.device("meta"):  # no memory, no numbers
         method = make_method(composed, images=1)
@@ -74,7 +74,7 @@ def _entrant(name: str, cfg: DictConfig) -> Entrant:
         name=name,
         title=method.title,
         judge=method.judge,
-        share=float(cfg.shares.get(name, 1.0)),
+        share=share,
         family=name if own else "resnet",
         normed=any(isinstance(module, BatchNorm) for module in method.encoder.modules()),
         recipe=recipe,

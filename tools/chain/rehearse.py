@@ -41,7 +41,9 @@ def main(cfg: DictConfig) -> None:
         CheckFailed: a method misses the bar.
     """
     started = time.monotonic()
-    methods = entrants(cfg)
+    if cfg.minutes <= 0:
+        raise ConfigError(f"minutes={cfg.minutes}: give more than 0")
+    methods = entered(cfg)
     out, slots = Path(cfg.out), slots_of(int(cfg.jobs))
     planned = read_plan(out, methods, cfg)
     first = untrained(out, methods, cfg) + benchmarks(methods)
@@ -64,6 +66,11 @@ def main(cfg: DictConfig) -> None:
             f"below the bar of {cfg.bar:g} points: {', '.join(missed)}; give more minutes=, or "
             "mend the recipe, configs/method/NAME_scenes.yaml"
         )
+
+
+def entered(cfg: DictConfig) -> list[Entrant]:
+    """The methods of `methods=`."""
+    return entrants(list(cfg.methods), net=cfg.net, seed=cfg.seed, shares=cfg.shares)
 
 
 # The jobs

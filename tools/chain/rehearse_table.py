@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from visrep import results
 from visrep.files import atomic_path, write_text
 from visrep.tools.chain.entrants import Entrant
-from visrep.tools.report.tables import signed
+from visrep.tools.report.words import signed
 
 MEASURES = {"knn": "kNN", "linear": "linear", "svm": "SVM on all layers"}
 

@@ -1,8 +1,7 @@
-"""Records side by side: random against pretrained weights, a teacher against its student."""
+"""Records side by side: the same measure from random and from pretrained weights."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from visrep.results import Record
@@ -13,22 +12,9 @@ METRICS = ("top1", "top5", "AP50", "AP", "AP75", "mask_AP50", "mask_AP", "mask_A
 
 # Settings that may differ between two runs whose numbers are repetitions of one another.
 REPEATED = (
-    "out",
-    "seed",
-    "weights",
-    "teacher",
-    "init",
-    "bn",
-    "draw",
-    "labels",
-    "device",
-    "threads",
-    "workers",
-    "overwrite",
-    "resume",
-    "log_every",
-    "snapshot_every",
-)
+    "out", "seed", "weights", "teacher", "init", "bn", "draw", "labels", "device", "threads",
+    "workers", "overwrite", "resume", "log_every", "snapshot_every", "published",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,47 +120,26 @@ def _chains(runs: Runs) -> Callable[[Record], list[str]]:
     Pretrainings that differ in nothing but the seed are one. A record of random weights belongs to
     every pretraining of the architecture it had.
     """
-    sources = {f.name: f for f in runs.folders if isinstance(f.config.get("backbone"), dict)}
-    configs: list[dict[str, Any]] = []
-    by_weights: dict[str, int] = {}
-    by_name: dict[str, int] = {}
-    for folder in sources.values():
-        if folder.pretraining:
-            flat = dict(_flat(folder.config))
-            if flat not in configs:
-                configs.append(flat)
-            by_name[folder.name] = configs.index(flat)
-            by_weights |= {record.weights: configs.index(flat) for record in folder.records}
-    backbones = [_part(config, "backbone.") for config in configs]
-    differing = _differing(configs)
-    shown = ["name"] if "name" in differing else differing[:3]
-    names = [", ".join(f"{config.get(key)}" for key in shown) for config in configs]
-
-    def source(record: Record) -> str | None:
-        """The run folder that `weights=` is in, also when the whole was moved since."""
-        place = "/" + Path(str(record.config.get("weights"))).parent.as_posix()
-        found = [name for name in sources if place.endswith(f"/{name}")]
-        return max(found, key=len) if found else None
-
-    def pretraining(record: Record) -> str:
-        index = by_weights.get(record.weights, by_name.get(source(record) or ""))
-        return str(record.config.get("weights")) if index is None else names[index]
+    made = [f for f in runs.folders if f.pretraining and isinstance(f.config.get("backbone"), dict)]
+    keys = differing(folder.config for folder in made)
+    shown = ["name"] if "name" in keys else keys[:3]
+    names = {folder.name: stated(folder.config, shown) for folder in made}
+    titles = {folder.name: folder.title for folder in made}
+    if len(set(titles.values())) == len(set(names.values())):
+        names = titles
 
     def of(record: Record) -> list[str]:
-        place = source(record)
-        if record.init != "random" or place is None:
-            return [pretraining(record)]
-        backbone = _part(dict(_flat(sources[place].config)), "backbone.")
-        alike = [names[i] for i, other in enumerate(backbones) if other == backbone]
-        return alike or [pretraining(record)]
+        origin = runs.origin(record)
+        if record.init == "random" and origin is not None:
+            same = (f for f in made if f.config["backbone"] == origin.config["backbone"])
+            if alike := list(dict.fromkeys(names[folder.name] for folder in same)):
+                return alike
+        weights = str(record.config.get("weights"))
+        return [weights if origin is None else names.get(origin.name, weights)]
 
     compared = [r for r in runs.records if r.task in TASKS and r.init == "pretrained"]
-    several = len({pretraining(record) for record in compared}) > 1
+    several = len({name for record in compared for name in of(record)}) > 1
     return of if several else lambda record: [""]
-
-
-def _part(flat: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {key: value for key, value in flat.items() if key.startswith(prefix)}
 
 
 def _place(row: Row) -> tuple:
@@ -207,14 +172,14 @@ def _by_setting(row: Row) -> Iterator[Row]:
     """
     compared = [side for side in ("random", "pretrained") if row.sides.get(side)]
     everything = [record for side in compared for record in row.sides[side]]
-    differing = _differing([record.config for record in everything])
-    if not differing:
+    keys = differing(record.config for record in everything)
+    if not keys:
         yield row
         return
     parts: dict[str, Row] = {}
     for side, records in row.sides.items():
         for record in records:
-            setting = ", ".join(f"{key}={_at(record.config, key)}" for key in differing)
+            setting = stated(record.config, keys)
             part = parts.setdefault(
                 setting,
                 replace(row, setting=setting, sides={}, notes=list(row.notes)),
@@ -224,97 +189,34 @@ def _by_setting(row: Row) -> Iterator[Row]:
         yield from parts.values()
         return
     for side in compared:
-        own = _differing([record.config for record in row.sides[side]])
+        own = differing(record.config for record in row.sides[side])
         if own:
             row.notes.append(f"The {side} runs of this row differ in {', '.join(own)}.")
-    between = [key for key in differing if not any(key in note for note in row.notes)]
+    between = [key for key in keys if not any(key in note for note in row.notes)]
     if between:
         row.notes.append(f"Random and pretrained runs differ in {', '.join(between)}.")
     yield row
 
 
-def _differing(configs: list[dict[str, Any]]) -> list[str]:
+def differing(configs: Iterable[dict[str, Any]]) -> list[str]:
     """Dotted keys whose values are not the same in all, repetition's own left out."""
-    flat = [dict(_flat(config)) for config in configs]
-    keys = sorted({key for config in flat for key in config})
-    return [key for key in keys if len({str(config.get(key)) for config in flat}) > 1]
+    all_settings = [dict(flat(config)) for config in configs]
+    keys = sorted({key for settings in all_settings for key in settings})
+    return [key for key in keys if len({str(settings.get(key)) for settings in all_settings}) > 1]
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def stated(config: dict[str, Any], keys: Iterable[str]) -> str:
+    """The values of dotted `keys` in `config`: "a.b=1, c=2"."""
+    settings = dict(flat(config))
+    return ", ".join(f"{key}={settings.get(key)}" for key in keys)
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values, without those that repetitions of a run may differ in."""
     for key, value in config.items():
         if not prefix and key in REPEATED:
             continue
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _at(config: dict[str, Any], key: str) -> Any:
-    return dict(_flat(config)).get(key)
-
-
-@dataclass(kw_only=True)
-class Net:
-    """A classifier as it would be deployed.
-
-    Attributes:
-        top1: accuracy in percent.
-        parameters: their number.
-        bytes: size of the encoder file.
-        onnx_bytes: size of the ONNX file.
-        latency_ms: median of one image, by engine.
-    """
-
-    top1: Spread | None = None
-    parameters: int | None = None
-    bytes: int | None = None
-    onnx_bytes: int | None = None
-    latency_ms: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(kw_only=True)
-class Pair:
-    """A teacher and its student, measured on the same data."""
-
-    dataset: str
-    setting: str
-    teacher: Net
-    student: Net
-
-
-def pairs(runs: Runs) -> list[Pair]:
-    """Teacher against student, one entry per kind of distillation run."""
-    records = runs.records
-    distilled = [r for r in records if r.task == "distill" and "role" in r.extra]
-    exported: dict[str, list[Record]] = {}
-    for record in records:
-        if record.task == "export":
-            exported.setdefault(record.weights, []).append(record)
-    differing = _differing([record.config for record in distilled])
-    groups: dict[tuple[str, str], dict[str, list[Record]]] = {}
-    for record in distilled:
-        setting = ", ".join(f"{key}={_at(record.config, key)}" for key in differing)
-        roles = groups.setdefault((record.dataset, setting), {})
-        roles.setdefault(str(record.extra["role"]), []).append(record)
-    return [
-        Pair(
-            dataset=dataset,
-            setting=setting,
-            teacher=_net(roles.get("teacher", []), exported),
-            student=_net(roles.get("student", []), exported),
-        )
-        for (dataset, setting), roles in groups.items()
-    ]
-
-
-def _net(records: list[Record], exported: dict[str, list[Record]]) -> Net:
-    net = Net(top1=Spread.of(record for record in records if record.metric == "top1"))
-    for record in records:
-        net.parameters = record.extra.get("parameters", net.parameters)
-        net.bytes = record.extra.get("bytes", net.bytes)
-        for export in exported.get(record.weights, []):
-            net.onnx_bytes = export.extra.get("bytes", net.onnx_bytes)
-            if export.metric == "latency_ms":
-                net.latency_ms[export.engine] = export.value
-    return net

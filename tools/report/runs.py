@@ -1,22 +1,26 @@
 """What a folder of runs holds, gathered for the report: records, curves, pictures.
 
 Nothing here is measured; the report shows what the commands have written beside their runs:
-`results.jsonl`, `metrics.jsonl`, `config.yaml`, `views.png`, `neighbours.json`,
-`predictions.json`.
+`results.jsonl`, `metrics.jsonl`, `config.yaml`, and for the sections of the same name `views.png`,
+`neighbours.json`, `predictions.json`.
 """
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from jinja2 import UndefinedError
 
 from visrep import results
 from visrep.errors import UserError
 from visrep.results import Record
+
+T = TypeVar("T")
 
 SIGNS = ("results.jsonl", "metrics.jsonl", "config.yaml", "views.png")
 
@@ -53,6 +57,13 @@ class Folder:
         return self.task == "pretrain" and self.config.get("steps") != 0
 
     @property
+    def title(self) -> str:
+        """What it pretrained with: the method's title, or the name of its yaml before 0.2."""
+        extra = self.records[0].extra if self.records else {}
+        named = (extra.get("title"), extra.get("method"), self.config.get("name"))
+        return str(next(filter(None, named), self.name))
+
+    @property
     def init(self) -> str:
         """The initialisation it measured."""
         return self.records[0].init if self.records else str(self.config.get("init", "pretrained"))
@@ -80,10 +91,46 @@ class Runs:
     folders: list[Folder]
     notes: list[str]
 
-    @property
+    @cached_property
     def records(self) -> list[Record]:
         """All records, a repeated measurement only in its last form."""
         return latest(record for folder in self.folders for record in folder.records)
+
+    def origin(self, record: Record) -> Folder | None:
+        """The run that made the encoder which `record` measured.
+
+        Known by the hash of the encoder, else by the folder that `weights=` is in, also when the
+        whole was moved since.
+        """
+        place = "/" + Path(str(record.config.get("weights"))).parent.as_posix()
+        made = [
+            folder for folder in self.folders if isinstance(folder.config.get("backbone"), dict)
+        ]
+        by_hash = [f for f in made if any(own.weights == record.weights for own in f.records)]
+        by_place = [folder for folder in made if place.endswith(f"/{folder.name}")]
+        found = by_hash[-1:] or by_place
+        return max(found, key=lambda folder: len(folder.name), default=None)
+
+    def read_each(
+        self, name: str, read: Callable[[dict[str, Any]], T]
+    ) -> Iterator[tuple[Folder, T]]:
+        """Of pretrained and of random weights the first run with a JSON file `name`, as `read`.
+
+        A file that cannot be read, or not by `read`, is left out with a note.
+        """
+        for init in ("pretrained", "random"):
+            for folder in self.folders:
+                path = folder.path / name
+                if folder.init != init or not path.exists():
+                    continue
+                try:
+                    content = read(json.loads(path.read_text(encoding="utf-8")))
+                except (OSError, ValueError, TypeError, LookupError, UndefinedError) as error:
+                    reason = f"no {error}" if isinstance(error, KeyError) else error
+                    self.notes.append(f"{folder.name}/{name} was left out: {reason}.")
+                else:
+                    yield folder, content
+                    break
 
 
 def collect(root: str | Path) -> Runs:

@@ -8,25 +8,24 @@ numbers, so a damaged entry is noticed and computed again.
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset
 from visrep.data.preprocess import Preprocess
 from visrep.engine.extraction import batches, extract
 from visrep.engine.precision import autocast_dtype
 from visrep.errors import ConfigError
 from visrep.files import atomic_path
-from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.resnet import ResNet
 from visrep.paths import cache_dir
-from visrep.seeds import derive_seed
-from visrep.weights.encoder_file import fingerprint
+from visrep.seeds import seeded
+from visrep.weights.encoder_file import EncoderFile, fingerprint
 from visrep.weights.reading import encoder_of, read_weights
 
 log = logging.getLogger("visrep")
@@ -40,12 +39,14 @@ def cached(
     preprocess: Preprocess,
     *,
     device: torch.device | str = "cpu",
-    batch_size: int = 256,
-    workers: int = 0,
     precision: str = "fp32",
     folder: Path | None = None,
+    **loading: Any,
 ) -> Tensor:
-    """`extract` through the cache in `folder` (`cache_dir()/features`): N x D float32, CPU."""
+    """`extract` through the cache in `folder` (`cache_dir()/features`): N x D float32, CPU.
+
+    `loading` is `batch_size` and `workers`, which change no number.
+    """
     key = {
         "weights": fingerprint(encoder.state_dict()),
         # Strides and padding have no tensors: the same weights can be two nets.
@@ -65,10 +66,9 @@ def cached(
             dataset,
             preprocess,
             device=device,
-            batch_size=batch_size,
-            workers=workers,
             precision=precision,
             progress=True,
+            **loading,
         )
         metadata = {"format": FORMAT, "key": text, "sha256": _digest(features)}
         with atomic_path(path) as temporary:
@@ -102,7 +102,9 @@ def raw_pixels(dataset: ImageDataset, preprocess: Preprocess) -> Tensor:
     return torch.cat([block.flatten(1) for block in batches(dataset, preprocess, batch_size=1024)])
 
 
-def frozen_encoder(weights: str | Path, *, init: str, seed: int) -> tuple[ResNet, Preprocess, str]:
+def frozen_encoder(
+    weights: str | Path | EncoderFile, *, init: str, seed: int
+) -> tuple[ResNet, Preprocess, str]:
     """The encoder of the file `weights` (init=pretrained), or a fresh one like it (init=random).
 
     Returns the net in eval mode, without gradients; what its input must go through; its sha256: of
@@ -112,41 +114,20 @@ def frozen_encoder(weights: str | Path, *, init: str, seed: int) -> tuple[ResNet
         UserError: the file holds no encoder.
         ConfigError: `init` is neither.
     """
-    file = read_weights(weights)
+    require_init(init)
+    file = weights if isinstance(weights, EncoderFile) else read_weights(weights)
     if init == "pretrained":
         encoder: ResNet = encoder_of(file)
-    elif init == "random":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "encoder"))
+    else:
+        with seeded(seed, "encoder"):
             # A block whose last gamma is zero passes nothing on, and an untrained net of such
             # blocks would be a weaker baseline than the same random weights can be.
             encoder = ResNet(**file.backbone, zero_init_residual=False)
-    else:
-        raise ConfigError(f"init={init}: choose pretrained or random")
     sha256 = file.sha256 if init == "pretrained" else fingerprint(encoder.state_dict())
-    return (
-        encoder.eval().requires_grad_(False),
-        Preprocess.from_dict(file.preprocess),
-        sha256,
-    )
+    return encoder.eval().requires_grad_(False), Preprocess.from_dict(file.preprocess), sha256
 
 
-@torch.no_grad()
-def reestimate_batchnorm(encoder: nn.Module, images: Iterable[Tensor]) -> None:
-    """Set the BN statistics of `encoder` to their mean over the batches of `images`.
-
-    A fresh net's running statistics (mean 0, variance 1) are those of no data, which makes it a
-    weaker baseline than the same random weights can be.
-    """
-    norms = [module for module in encoder.modules() if isinstance(module, BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    encoder.train()
-    try:
-        for count, batch in enumerate(images, start=1):
-            for norm in norms:
-                norm.momentum = 1 / count  # turns the moving average into the plain one
-            encoder(batch)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        encoder.eval()
+def require_init(init: str) -> None:
+    """Raise ConfigError unless `init` is pretrained or random."""
+    if init not in ("pretrained", "random"):
+        raise ConfigError(f"init={init}: choose pretrained or random")

@@ -10,6 +10,7 @@ and `init=raw_pixels`.
 import base64
 import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,65 +18,33 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from visrep.config import instantiate
-from visrep.data.datasets import ImageDataset
-from visrep.data.preprocess import Preprocess
+from visrep.data.dataset import ImageDataset
 from visrep.engine.evaluation import accuracies, shared_classes
 from visrep.engine.extraction import batches
-from visrep.engine.run import open_run
+from visrep.engine.precise_bn import reestimate
 from visrep.errors import ConfigError
 from visrep.files import write_text
 from visrep.nn.knn import nearest, votes
-from visrep.transfer.frozen import features
-from visrep.transfer.frozen.outputs import frozen_output
+from visrep.transfer.frozen.opening import Opening, open_frozen
 from visrep.weights.encoder_file import fingerprint
-from visrep.weights.reading import read_weights
 
 
 def main(cfg: DictConfig) -> None:
     """Extract features, vote, record."""
     neighbours = _check(cfg)
-    if cfg.init != "raw_pixels":
-        encoder, preprocess, sha256 = frozen_output(
-            cfg.weights,
-            output=cfg.output,
-            init=cfg.init,
-            seed=int(cfg.seed),
-            grids=cfg.grids,
-            size=cfg.size,
-        )
-    run = open_run(cfg)
-    train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
+    opening = open_frozen(cfg, raw_pixels=cfg.init == "raw_pixels")
+    run, train, test = opening.run, opening.train, opening.test
     classes = shared_classes(train, test)
-    extra: dict[str, Any] = {"temperature": float(cfg.temperature)}
-    if cfg.init == "raw_pixels":
-        preprocess = _pixels_preprocess(cfg.weights, train)
-        bank, queries = (features.raw_pixels(dataset, preprocess) for dataset in (train, test))
-        sha256 = "none"
-    else:
-        extra["output"] = cfg.output
-        encoder.to(run.device)
-        loading: dict[str, Any] = {"batch_size": int(cfg.batch_size), "workers": int(cfg.workers)}
-        if cfg.bn == "reestimated":
-            features.reestimate_batchnorm(
-                encoder, batches(train, preprocess, device=run.device, **loading)
-            )
-            sha256 = fingerprint(encoder.state_dict())
+    about: dict[str, Any] = {"temperature": float(cfg.temperature)}
+    if opening.net is not None:
+        about["output"] = cfg.output
         if cfg.init == "random":
-            extra["bn"] = cfg.bn
-        bank, queries = (
-            features.cached(
-                encoder,
-                dataset,
-                preprocess,
-                device=run.device,
-                precision=cfg.precision,
-                **loading,
-            )
-            for dataset in (train, test)
-        )
+            about["bn"] = cfg.bn
+        if cfg.bn == "reestimated":
+            _reestimate(opening.net, opening)
+    bank, queries = opening.features()
     if neighbours[-1] > len(train):
         run.log.info("k=%d: all %d images of %s vote", neighbours[-1], len(train), train.name)
     cosine, index = nearest(bank.to(run.device), queries, k=neighbours[-1])
@@ -87,21 +56,32 @@ def main(cfg: DictConfig) -> None:
             temperature=float(cfg.temperature),
             classes=len(classes),
         )
-        for metric, value in accuracies(scores, test.labels).items():
-            run.log.info("kNN %s of %s on %s, k=%d: %.2f %%", metric, cfg.init, test.name, k, value)
-            # The configuration of a record is its own, so that one k is no repetition of another.
-            replace(run, config=run.config | {"k": k}).record(
-                task="knn",
-                dataset=test.name,
-                metric=metric,
-                value=value,
-                weights=sha256,
-                init=cfg.init,
-                k=k,
-                **extra,
-            )
-    if cfg.init != "raw_pixels":
+        # The configuration of a record is its own, so that one k is no repetition of another.
+        replace(run, config=run.config | {"k": k}).record_all(
+            accuracies(scores, test.labels),
+            task="knn",
+            dataset=test.name,
+            of=cfg.init,
+            note=f", k={k}",
+            weights=opening.sha256,
+            init=cfg.init,
+            k=k,
+            **about,
+        )
+    if opening.net is not None:
         write_neighbours(run.out / "neighbours.json", train, test, bank, queries, classes)
+
+
+def _reestimate(net: nn.Module, opening: Opening) -> None:
+    """Give a fresh net the BN statistics of the training images: it is another net then."""
+    reestimate(
+        net,
+        batches(opening.train, opening.preprocess, **opening.loading),
+        count=math.ceil(len(opening.train) / opening.loading["batch_size"]),
+        forward=net,
+        between=False,
+    )
+    opening.sha256 = fingerprint(net.eval().state_dict())
 
 
 def write_neighbours(
@@ -155,16 +135,3 @@ def _check(cfg: DictConfig) -> list[int]:
     if not neighbours or neighbours[0] < 1 or cfg.temperature <= 0:
         raise ConfigError(f"k={cfg.k} temperature={cfg.temperature}: both must be above 0")
     return neighbours
-
-
-def _pixels_preprocess(weights: str | None, train: ImageDataset) -> Preprocess:
-    """How the encoder file prepares images; without one, images that are all of one size as is."""
-    if weights is not None:
-        return Preprocess.from_dict(read_weights(weights).preprocess)
-    if train.images is None:
-        raise ConfigError(
-            f"the images of {train.name} differ in size: give weights=, whose preprocessing they "
-            "then get"
-        )
-    size = train.images.shape[-1]
-    return Preprocess(size=size, resize=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

@@ -20,15 +20,12 @@ from torch import Tensor, nn
 from visrep.config import instantiate
 from visrep.data.loader import Loader
 from visrep.data.splits import label_subset
+from visrep.engine.assembly import assemble
 from visrep.engine.evaluation import accuracies, input_of, shared_classes, top_k
-from visrep.engine.optim import warmup_cosine
-from visrep.engine.run import Run, open_run
 from visrep.engine.task import Task
-from visrep.engine.trainer import Batches, Trainer
 from visrep.errors import ConfigError
 from visrep.seeds import epoch_order
-from visrep.transfer.frozen import features
-from visrep.transfer.frozen.outputs import frozen_output
+from visrep.transfer.frozen.opening import open_frozen
 
 
 class LinearProbe(Task):
@@ -84,12 +81,21 @@ class LinearProbe(Task):
         losses = losses.view(heads, n).mean(dim=1)
         return {"loss": losses.sum(), "best_loss": losses.min()}
 
-    def groups(self, *, weight_decay: float) -> list[dict[str, Any]]:
-        """Parameter groups, each classifier with its own learning rate."""
-        return [
-            {"params": [weight, bias], "lr": rate, "weight_decay": weight_decay}
-            for weight, bias, rate in zip(self.weights, self.biases, self.rates, strict=True)
+    def optim(self, *, momentum: float, weight_decay: float) -> dict[str, Any]:
+        """Arguments of `optim.build`: SGD, a cosine to 0, for each classifier its own rate."""
+        rates = [
+            (f"{part}.{i}", rate)
+            for part in ("weights", "biases")
+            for i, rate in enumerate(self.rates)
         ]
+        return {
+            "name": "sgd",
+            "lr": 1.0,
+            "lr_rule": "none",
+            "lr_factors": rates,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+        }
 
 
 class FeatureBatches:
@@ -112,62 +118,18 @@ class FeatureBatches:
             step += 1
 
 
-def fit(
-    probe: LinearProbe,
-    batches: Batches,
-    *,
-    total_steps: int,
-    run: Run,
-    momentum: float,
-    weight_decay: float,
-    label: str | None,
-) -> None:
-    """SGD with momentum and a cosine to 0; `label` None trains without a word."""
-    optimizer = torch.optim.SGD(probe.groups(weight_decay=weight_decay), lr=1.0, momentum=momentum)
-    Trainer(
-        task=probe,
-        optimizer=optimizer,
-        schedule=warmup_cosine(total_steps),
-        batches=batches,
-        total_steps=total_steps,
-        device=run.device,
-        precision="fp32",
-        log_every=max(1, total_steps // 20),
-        writers=run.writers(total=total_steps, label=label) if label else (),
-    ).fit()
-
-
 def main(cfg: DictConfig) -> None:
     """Choose the learning rate, train, record."""
     if not 0 < cfg.held_out < 1:
         raise ConfigError(f"held_out={cfg.held_out}: a share of the train set between 0 and 1")
     if not cfg.lrs or min(cfg.lrs) <= 0 or cfg.epochs < 1:
         raise ConfigError(f"lrs={list(cfg.lrs)} epochs={cfg.epochs}: need rates and epochs above 0")
-    encoder, preprocess, sha256 = frozen_output(
-        cfg.weights,
-        output=cfg.output,
-        init=cfg.init,
-        seed=int(cfg.seed),
-        grids=cfg.grids,
-        size=cfg.size,
-    )
-    run = open_run(cfg)
-    train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
+    opening = open_frozen(cfg)
+    run, train, test = opening.run, opening.train, opening.test
     classes = shared_classes(train, test)
-    encoder.to(run.device)
-    bank, queries = (
-        features.cached(
-            encoder,
-            dataset,
-            preprocess,
-            device=run.device,
-            batch_size=int(cfg.batch_size),
-            workers=int(cfg.workers),
-            precision=cfg.precision,
-        ).to(run.device)
-        for dataset in (train, test)
-    )
+    bank, queries = (found.to(run.device) for found in opening.features())
     labels = train.labels.to(run.device)
+    batch_size = int(cfg.batch_size)
 
     def trained(rates: Sequence[float], rows: Tensor, label: str | None) -> LinearProbe:
         rows = rows.to(run.device)
@@ -176,32 +138,38 @@ def main(cfg: DictConfig) -> None:
             classes=len(classes),
             mean=bank[rows].mean(dim=0),
             std=bank[rows].std(dim=0),
-            encoder=encoder if cfg.augment else None,
+            encoder=opening.net if cfg.augment else None,
         )
         source: Any
         if cfg.augment:
             source = Loader(
                 train,
-                views=instantiate(cfg.views, **input_of(preprocess)),
-                batch_size=min(int(cfg.batch_size), len(rows)),
+                views=instantiate(cfg.views, **input_of(opening.preprocess)),
+                batch_size=min(batch_size, len(rows)),
                 seed=run.seed,
                 workers=int(cfg.workers),
                 device=run.device,
                 indices=rows.cpu(),
             )
         else:
-            source = FeatureBatches(
-                bank[rows], labels[rows], batch_size=int(cfg.batch_size), seed=run.seed
-            )
-        fit(
+            source = FeatureBatches(bank[rows], labels[rows], batch_size=batch_size, seed=run.seed)
+        total_steps = int(cfg.epochs) * source.steps_per_epoch
+        assemble(
             probe,
-            source,
-            total_steps=int(cfg.epochs) * source.steps_per_epoch,
+            settings={
+                "optim": probe.optim(
+                    momentum=float(cfg.momentum), weight_decay=float(cfg.weight_decay)
+                ),
+                "batch_size": batch_size,
+                "precision": "fp32",
+                "log_every": max(1, total_steps // 20),
+            },
             run=run,
-            momentum=float(cfg.momentum),
-            weight_decay=float(cfg.weight_decay),
+            batches=source,
+            total_steps=total_steps,
+            steps_per_epoch=source.steps_per_epoch,
             label=label,
-        )
+        ).fit()
         return probe.eval()
 
     held = label_subset(train, fraction=float(cfg.held_out), seed=run.seed)
@@ -221,17 +189,15 @@ def main(cfg: DictConfig) -> None:
     probe = trained([rates[best]], torch.arange(len(train)), "linear")
     with torch.no_grad():
         scores = probe.logits(queries)[0].cpu()
-    for metric, value in accuracies(scores, test.labels).items():
-        run.log.info("linear %s of %s on %s: %.2f %%", metric, cfg.init, test.name, value)
-        run.record(
-            task="linear",
-            dataset=test.name,
-            metric=metric,
-            value=value,
-            weights=sha256,
-            init=cfg.init,
-            lr=rates[best],
-            held_out_top1=shares[best],
-            output=cfg.output,
-            augment=bool(cfg.augment),
-        )
+    run.record_all(
+        accuracies(scores, test.labels),
+        task="linear",
+        dataset=test.name,
+        of=cfg.init,
+        weights=opening.sha256,
+        init=cfg.init,
+        lr=rates[best],
+        held_out_top1=shares[best],
+        output=cfg.output,
+        augment=bool(cfg.augment),
+    )

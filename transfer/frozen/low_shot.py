@@ -11,12 +11,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from visrep.config import instantiate
 from visrep.engine.evaluation import shared_classes
-from visrep.engine.run import open_run
 from visrep.errors import ConfigError
 from visrep.seeds import generator
-from visrep.transfer.frozen import features
 from visrep.transfer.frozen.linear_svm import (
     Features,
     Normaliser,
@@ -25,7 +22,7 @@ from visrep.transfer.frozen.linear_svm import (
     require_normalisation,
     scores_of,
 )
-from visrep.transfer.frozen.outputs import frozen_output
+from visrep.transfer.frozen.opening import open_frozen
 
 
 def main(cfg: DictConfig) -> None:
@@ -36,33 +33,10 @@ def main(cfg: DictConfig) -> None:
             f"shots={list(cfg.shots)} draws={cfg.draws} cost={cfg.cost}: all must be above 0"
         )
     require_normalisation(cfg.normalize)
-    encoder, preprocess, sha256 = frozen_output(
-        cfg.weights,
-        output=cfg.output,
-        init=cfg.init,
-        seed=int(cfg.seed),
-        grids=cfg.grids,
-        size=cfg.size,
-    )
-    run = open_run(cfg)
-    train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
-    classes = shared_classes(train, test)
-    _require_enough(train.labels, classes, shots[-1], train.name)
-    encoder.to(run.device)
-    bank, queries = (
-        features.cached(
-            encoder,
-            dataset,
-            preprocess,
-            device=run.device,
-            batch_size=int(cfg.batch_size),
-            workers=int(cfg.workers),
-            precision=cfg.precision,
-        )
-        .double()
-        .numpy()
-        for dataset in (train, test)
-    )
+    opening = open_frozen(cfg)
+    run, train, test = opening.run, opening.train, opening.test
+    _require_enough(train.labels, shared_classes(train, test), shots[-1], train.name)
+    bank, queries = (found.double().numpy() for found in opening.features())
     wanted = test.labels.numpy()
     found: dict[int, list[float]] = {count: [] for count in shots}
     for draw in range(int(cfg.draws)):
@@ -87,7 +61,7 @@ def main(cfg: DictConfig) -> None:
             dataset=test.name,
             metric="top1",
             value=mean,
-            weights=sha256,
+            weights=opening.sha256,
             init=cfg.init,
             shots=count,
             deviation=deviation,

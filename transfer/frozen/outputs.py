@@ -18,10 +18,11 @@ from visrep.errors import ConfigError, UserError
 from visrep.nn.embeddings import unit
 from visrep.nn.exemplar_nets import ExemplarNet, LayerFeatures
 from visrep.nn.heads import MLP
-from visrep.seeds import derive_seed
+from visrep.seeds import seeded
 from visrep.transfer.frozen import features
-from visrep.weights.encoder_file import fingerprint, into_module
-from visrep.weights.exemplar_file import read_exemplar
+from visrep.weights.containers.weights_files import read_tree
+from visrep.weights.encoder_file import EncoderFile, fingerprint, into_module
+from visrep.weights.exemplar_file import LoadedExemplarNet, read_exemplar
 from visrep.weights.reading import read_weights
 
 OUTPUTS = ("pooled", "head", "layers")
@@ -65,43 +66,46 @@ def frozen_output(
     """
     if output not in OUTPUTS:
         raise ConfigError(f"output={output}: choose {', '.join(OUTPUTS)}")
-    encoder, preprocess, sha256 = _frozen_encoder(weights, init=init, seed=seed)
+    features.require_init(init)
+    tree = read_tree(weights)
+    own = read_exemplar(tree)
+    head = None
+    if own is not None:
+        encoder, preprocess, sha256 = _exemplar_net(own, init=init, seed=seed)
+    else:
+        file = read_weights(tree)
+        encoder, preprocess, sha256 = features.frozen_encoder(file, init=init, seed=seed)
+        head = _head(file, init=init, seed=seed) if output == "head" else None
     if size is not None:
         preprocess = dataclasses.replace(preprocess, size=int(size), resize=int(size))
     if output == "layers":
         net: nn.Module = LayerFeatures(encoder, grids=grids)
     elif output == "head":
-        net = HeadFeatures(encoder, _head(weights, encoder, init=init, seed=seed))
+        if head is None:
+            raise UserError(f"{weights} holds no projection head: use output=pooled")
+        net = HeadFeatures(encoder, head)
     else:
         net = encoder
     return net.eval().requires_grad_(False), preprocess, sha256
 
 
-def _frozen_encoder(
-    weights: str | Path, *, init: str, seed: int
+def _exemplar_net(
+    own: LoadedExemplarNet, *, init: str, seed: int
 ) -> tuple[nn.Module, Preprocess, str]:
-    """`features.frozen_encoder`, for Exemplar-CNN's networks, too."""
-    own = read_exemplar(weights)
-    if own is None:
-        return features.frozen_encoder(weights, init=init, seed=seed)
+    """`features.frozen_encoder` of one of Exemplar-CNN's networks."""
     if init == "pretrained":
         return own, own.preprocess, own.sha256
-    if init != "random":
-        raise ConfigError(f"init={init}: choose pretrained or random")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "encoder"))
+    with seeded(seed, "encoder"):
         fresh = ExemplarNet(**own.spec)
     return fresh, own.preprocess, fingerprint(fresh.state_dict())
 
 
-def _head(weights: str | Path, encoder: nn.Module, *, init: str, seed: int) -> MLP:
+def _head(file: EncoderFile, *, init: str, seed: int) -> MLP | None:
     """The projection head of the file, or a fresh one like it."""
-    file = None if isinstance(encoder, ExemplarNet) else read_weights(weights)
-    if file is None or file.head is None:
-        raise UserError(f"{weights} holds no projection head: use output=pooled")
+    if file.head is None:
+        return None
     if init == "random":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "head"))
+        with seeded(seed, "head"):
             return MLP(**file.head)
     with torch.device("meta"):
         head = MLP(**file.head)

@@ -6,19 +6,18 @@ per class and its mean, the cost being chosen for each class, as in the VOC07 be
 al. (arXiv 1905.01235). `output=layers` is Exemplar-CNN's protocol, `output=head` NPID's own 128-d.
 """
 
+import logging
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from visrep.config import instantiate
 from visrep.data.voc_labels import MultiLabelImages, shared_targets
 from visrep.engine.evaluation import accuracies, shared_classes
-from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
-from visrep.transfer.frozen import features
 from visrep.transfer.frozen.linear_svm import (
     Chosen,
     Features,
@@ -30,39 +29,19 @@ from visrep.transfer.frozen.linear_svm import (
     require_normalisation,
     scores_of,
 )
-from visrep.transfer.frozen.outputs import frozen_output
+from visrep.transfer.frozen.opening import open_frozen
+
+log = logging.getLogger("visrep")
 
 
 def main(cfg: DictConfig) -> None:
     """Extract features, choose the cost, fit, record."""
     _check(cfg)
-    encoder, preprocess, sha256 = frozen_output(
-        cfg.weights,
-        output=cfg.output,
-        init=cfg.init,
-        seed=int(cfg.seed),
-        grids=cfg.grids,
-        size=cfg.size,
-    )
-    run = open_run(cfg)
-    train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
+    opening = open_frozen(cfg)
+    run, train, test = opening.run, opening.train, opening.test
     several = isinstance(train, MultiLabelImages)
     classes = shared_targets(train, test) if several else shared_classes(train, test)
-    encoder.to(run.device)
-    bank, queries = (
-        features.cached(
-            encoder,
-            dataset,
-            preprocess,
-            device=run.device,
-            batch_size=int(cfg.batch_size),
-            workers=int(cfg.workers),
-            precision=cfg.precision,
-        )
-        .double()
-        .numpy()
-        for dataset in (train, test)
-    )
+    bank, queries = (found.double().numpy() for found in opening.features())
     normalise = Normaliser.of(cfg.normalize, bank)
     settings: dict[str, Any] = {
         "costs": [float(cost) for cost in cfg.costs],
@@ -71,18 +50,41 @@ def main(cfg: DictConfig) -> None:
         "tolerance": float(cfg.tolerance),
         "max_iter": int(cfg.max_iter),
     }
-    recorded = {
-        "dataset": test.name,
-        "weights": sha256,
-        "init": cfg.init,
-        "output": cfg.output,
-        "normalize": cfg.normalize,
-        "dimensions": bank.shape[1],
-    }
-    measure = _several_labels if several else _one_label
-    targets = [d.targets if several else d.labels for d in (train, test)]
-    y, wanted = (target.numpy() for target in targets)
-    measure(run, recorded, classes, normalise(bank), y, normalise(queries), wanted, settings)
+    kept, held = (
+        Part(normalise(x), (part.targets if several else part.labels).numpy())
+        for x, part in ((bank, train), (queries, test))
+    )
+    if several:
+        weight = float(cfg.positive_weight)
+        measured = _several_labels(kept, held, classes, settings, positive_weight=weight)
+    else:
+        measured = _one_label(kept, held, classes, settings)
+    for found, about in measured:
+        run.record_all(
+            found,
+            task="svm",
+            dataset=test.name,
+            of=cfg.init,
+            weights=opening.sha256,
+            init=cfg.init,
+            output=cfg.output,
+            normalize=cfg.normalize,
+            dimensions=bank.shape[1],
+            folds=settings["folds"],
+            **about,
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Train or test: N x D features and their labels, N, or targets, N x C."""
+
+    x: Features
+    y: np.ndarray
+
+
+# Metric -> value, and what the numbers mean nothing without.
+Measured = tuple[dict[str, float], dict[str, Any]]
 
 
 def _check(cfg: DictConfig) -> None:
@@ -95,99 +97,62 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _one_label(
-    run: Run,
-    recorded: dict[str, Any],
-    classes: list[str],
-    x: Features,
-    y: np.ndarray,
-    queries: Features,
-    wanted: np.ndarray,
-    settings: dict[str, Any],
-) -> None:
+    train: Part, test: Part, classes: list[str], settings: dict[str, Any]
+) -> list[Measured]:
     """Top-1 (and top-5) accuracy; one cost for all classes."""
-    chosen = choose_cost(x, y, score=accuracy, **settings)
-    _say(run, chosen, "top1")
-    svm = fit(x, y, cost=chosen.cost, **_of_fit(settings))
-    scores = np.full((len(queries), len(classes)), -np.inf)
-    scores[:, svm.classes_] = scores_of(svm, queries)  # a class may be missing from the train set
-    found = accuracies(torch.from_numpy(scores), torch.from_numpy(wanted))
-    for metric, value in found.items():
-        run.log.info(
-            "SVM %s of %s on %s: %.2f %%", metric, recorded["init"], recorded["dataset"], value
-        )
-        run.record(
-            task="svm",
-            metric=metric,
-            value=value,
-            cost=chosen.cost,
-            folds=settings["folds"],
-            held_out_top1=chosen.scores[chosen.cost],
-            **recorded,
-        )
+    chosen = choose_cost(train.x, train.y, score=accuracy, **settings)
+    _say(chosen, "top1")
+    svm = fit(train.x, train.y, cost=chosen.cost, **_of_fit(settings))
+    scores = np.full((len(test.x), len(classes)), -np.inf)
+    scores[:, svm.classes_] = scores_of(svm, test.x)  # a class may be missing from the train set
+    found = accuracies(torch.from_numpy(scores), torch.from_numpy(test.y))
+    return [(found, {"cost": chosen.cost, "held_out_top1": chosen.scores[chosen.cost]})]
 
 
 def _several_labels(
-    run: Run,
-    recorded: dict[str, Any],
+    train: Part,
+    test: Part,
     classes: list[str],
-    x: Features,
-    y: np.ndarray,
-    queries: Features,
-    wanted: np.ndarray,
     settings: dict[str, Any],
-) -> None:
+    *,
+    positive_weight: float,
+) -> list[Measured]:
     """Mean average precision over the classes; targets 1, -1, and 0 for images left out."""
     found: dict[str, dict[str, float]] = {}
     costs = {}
-    weight = float(run.config["positive_weight"])
     for i, name in enumerate(classes):
-        kept, held = y[:, i] != 0, wanted[:, i] != 0
-        present = (y[kept, i] > 0).astype(np.int64)
+        kept, held = train.y[:, i] != 0, test.y[:, i] != 0
+        x, present = train.x[kept], (train.y[kept, i] > 0).astype(np.int64)
         if min(present.sum(), len(present) - present.sum()) < settings["folds"]:
             raise ConfigError(
                 f"folds={settings['folds']}: class {name} has {present.sum()} positive and "
                 f"{len(present) - present.sum()} negative train images; choose fewer folds"
             )
-        chosen = choose_cost(x[kept], present, score=_area, positive_weight=weight, **settings)
-        svm = fit(
-            x[kept],
-            present,
-            cost=chosen.cost,
-            positive_weight=weight,
-            **_of_fit(settings),
-        )
-        scores = svm.decision_function(queries[held])
-        found[name] = average_precision(scores, (wanted[held, i] > 0).astype(np.int64))
+        weighted = settings | {"positive_weight": positive_weight}
+        chosen = choose_cost(x, present, score=_area, **weighted)
+        svm = fit(x, present, cost=chosen.cost, **_of_fit(weighted))
+        scores = svm.decision_function(test.x[held])
+        found[name] = average_precision(scores, (test.y[held, i] > 0).astype(np.int64))
         costs[name] = chosen.cost
-        run.log.info("%-14s AP %6.2f  cost %g", name, found[name]["area"], chosen.cost)
+        log.info("%-14s AP %6.2f  cost %g", name, found[name]["area"], chosen.cost)
+    measured: list[Measured] = []
     for metric, form in (("mAP", "area"), ("mAP_11point", "11point")):
         per_class = {name: ap[form] for name, ap in found.items() if not math.isnan(ap[form])}
-        value = float(np.mean(list(per_class.values())))
-        run.log.info(
-            "SVM %s of %s on %s: %.2f %%", metric, recorded["init"], recorded["dataset"], value
-        )
-        run.record(
-            task="svm",
-            metric=metric,
-            value=value,
-            per_class=per_class,
-            costs=costs,
-            folds=settings["folds"],
-            positive_weight=weight,
-            **recorded,
-        )
+        about = {"per_class": per_class, "costs": costs, "positive_weight": positive_weight}
+        measured.append(({metric: float(np.mean(list(per_class.values())))}, about))
+    return measured
 
 
 def _of_fit(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: settings[key] for key in ("seed", "tolerance", "max_iter")}
+    return {key: value for key, value in settings.items() if key not in ("costs", "folds")}
 
 
 def _area(scores: Features, present: np.ndarray) -> float:
     return average_precision(scores[:, 1], present)["area"]
 
 
-def _say(run: Run, chosen: Chosen, metric: str) -> None:
+def _say(chosen: Chosen, metric: str) -> None:
     for cost, score in chosen.scores.items():
-        run.log.info("cost %-8g held-out %s %.2f %%", cost, metric, score)
+        log.info("cost %-8g held-out %s %.2f %%", cost, metric, score)
     if len(chosen.scores) > 1 and chosen.cost in (min(chosen.scores), max(chosen.scores)):
-        run.log.info("cost %g is at the end of the grid: a wider costs= may do better", chosen.cost)
+        log.info("cost %g is at the end of the grid: a wider costs= may do better", chosen.cost)

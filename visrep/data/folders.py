@@ -1,10 +1,165 @@
-"""What lies in a folder of images."""
+"""Folders of images: what lies in one, and as data sets with and without labels."""
 
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from visrep.data.images import SUFFIXES
+import torch
+from torch import Tensor
+
+from visrep.data.dataset import ImageDataset, ImageFiles, MemoryImages
+from visrep.data.images import SUFFIXES, BrokenImage, BrokenImages, read_image
+from visrep.data.splits import named_indices
 from visrep.errors import ConfigError, UserError
+
+log = logging.getLogger("visrep")
+
+MEMORY_LIMIT = 2 * 1024**3  # bytes; larger sets are decoded as they are needed
+MAX_BROKEN = 0.001  # share of images that may be unreadable
+
+
+def folder(
+    root: str | None,
+    *,
+    recursive: bool = False,
+    names: str | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    max_broken: float = MAX_BROKEN,
+) -> ImageDataset:
+    """Unlabelled images lying in one folder (with `recursive` in its sub-folders too).
+
+    Args:
+        names: text file with the names to use, one per line; others are left out.
+        memory_limit: in bytes; sets of one image size that fit are held in memory.
+        max_broken: share of the images that may be unreadable when they are read into memory;
+            the loader has its own for sets that are decoded as they are needed.
+
+    Raises:
+        UserError: the folder is missing or has no images; a listed file is missing; an image is
+            broken and the share does not allow it.
+    """
+    place = existing(root)
+    files = image_names(place, recursive=recursive)
+    if not files:
+        inner = not recursive and any(image_names(child) for child in sub_folders(place))
+        advice = (
+            "its sub-folders do: add recursive=true to the data node, or use data=imagefolder"
+            if inner
+            else f"put some there ({' '.join(SUFFIXES)}) or give another data.root"
+        )
+        raise UserError(f"{place} has no images; {advice}")
+    return _read(place.name, place, files, None, None, names, memory_limit, max_broken)
+
+
+def image_folder(
+    root: str | None,
+    *,
+    split: str | Sequence[str] | None = None,
+    names: str | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    max_broken: float = MAX_BROKEN,
+) -> ImageDataset:
+    """Labelled images as `root/split/CLASS/*`; classes and files in sorted order, as torchvision.
+
+    Args and errors as for `folder`, and:
+        split: name of the part; of several, the first that is there; None where the class folders
+            lie in `root` itself.
+    """
+    top = existing(root)
+    part = None if split is None else _part(top, [split] if isinstance(split, str) else split)
+    place = top if part is None else top / part
+    classes = [child.name for child in sub_folders(place)]
+    files, labels = [], []
+    for label, name in enumerate(classes):
+        inside = image_names(place / name, recursive=True)
+        if not inside:
+            raise UserError(f"class folder {place / name} has no images; fill or remove it")
+        files += [f"{name}/{file}" for file in inside]
+        labels += [label] * len(inside)
+    if not classes:
+        raise UserError(
+            f"{place} has no class folders; put the images in {place}/CLASS/, or use data=folder "
+            "for unlabelled ones"
+        )
+    title = top.name if part is None else f"{top.name}/{part}"
+    target = torch.tensor(labels)
+    return _read(title, place, files, target, classes, names, memory_limit, max_broken)
+
+
+def _part(top: Path, names: Sequence[str]) -> str:
+    """The first of the folders `names` in `top` that is there."""
+    there = [name for name in names if (top / name).is_dir()]
+    if not there:
+        inside = ", ".join(child.name for child in sub_folders(top)[:8]) or "none"
+        raise UserError(
+            f"{' or '.join(str(top / name) for name in names)} is not there (folders in {top}: "
+            f"{inside}); give data.train.split and data.test.split the right names, or "
+            "data.test=null"
+        )
+    if there[1:]:
+        log.info(
+            "%s has both %s and %s: %s is taken, as results are reported on it; data.test.split=%s "
+            "takes the other",
+            top,
+            *there[:2],
+            *there[:2],
+        )
+    return there[0]
+
+
+def _read(
+    name: str,
+    root: Path,
+    files: list[str],
+    labels: Tensor | None,
+    classes: list[str] | None,
+    names: str | None,
+    memory_limit: int,
+    max_broken: float,
+) -> ImageDataset:
+    """The listed files as a data set, in memory when they are of one size and fit."""
+    if names is not None:
+        keep = named_indices(Path(names), files, root)
+        files = [files[i] for i in keep.tolist()]
+        labels = None if labels is None else labels[keep]
+    images = _load(root, files, memory_limit, max_broken)
+    if images is None:
+        return ImageFiles(name=name, root=root, files=files, labels=labels, classes=classes)
+    pixels, good = images
+    return MemoryImages(
+        name=name,
+        images=pixels,
+        labels=None if labels is None else labels[good],
+        classes=classes,
+        files=[files[i] for i in good.tolist()],
+    )
+
+
+def _load(
+    root: Path, files: list[str], memory_limit: int, max_broken: float
+) -> tuple[Tensor, Tensor] | None:
+    """(uint8 N x 3 x H x W, indices of the readable files), or None: unequal or too large."""
+    broken = BrokenImages(max_broken, len(files))
+    images = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    good: list[int] = []
+    for i, file in enumerate(files):
+        try:
+            image = read_image(root / file)
+        except BrokenImage as error:
+            broken.record(error.file, error.reason)
+            continue
+        if not good:
+            if len(files) * image.numel() > memory_limit:
+                return None
+            if len(files) > 10_000:
+                log.info("decoding the %d images of %s into memory", len(files), root)
+            images = torch.empty(len(files), *image.shape, dtype=torch.uint8)
+        elif image.shape != images.shape[1:]:
+            return None
+        images[len(good)] = image
+        good.append(i)
+    return images[: len(good)], torch.tensor(good)
 
 
 def existing(root: str | None) -> Path:

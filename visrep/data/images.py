@@ -4,7 +4,6 @@ import logging
 import struct
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,9 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from visrep.errors import ConfigError, UserError
-
-if TYPE_CHECKING:
-    from visrep.data.datasets import ImageDataset
 
 log = logging.getLogger("visrep")
 
@@ -140,23 +136,3 @@ class BrokenImages:
             count,
             int(self.limit_share * self.total),
         )
-
-
-def read_or_next(dataset: "ImageDataset", index: int) -> tuple[Tensor, int, list[BrokenImage]]:
-    """Sample `index`, or the first readable one after it (wrapping around).
-
-    Returns:
-        the image; its index (its label goes with it); the broken ones that were passed over, for
-        `BrokenImages.record` in the main process.
-
-    Raises:
-        BrokenImage: none of the next 100 can be read.
-    """
-    broken: list[BrokenImage] = []
-    for step in range(min(len(dataset), 100)):
-        at = (index + step) % len(dataset)
-        try:
-            return dataset[at], at, broken
-        except BrokenImage as error:
-            broken.append(error)
-    raise broken[0]

@@ -1,18 +1,19 @@
 """Batches of views in an order that is a function of (seed, epoch)."""
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from visrep import dist
-from visrep.data.datasets import ImageDataset
-from visrep.data.images import BrokenImages, read_or_next
-from visrep.data.views.batch import Views
+from visrep.data.dataset import ImageDataset, read_or_next
+from visrep.data.images import BrokenImages
+from visrep.data.order import Order
+from visrep.data.views.batch import Params, Views
 from visrep.errors import ConfigError
-from visrep.seeds import derive_seed, epoch_order
+from visrep.seeds import derive_seed
 
 
 class Loader:
@@ -25,7 +26,7 @@ class Loader:
 
     Args:
         dataset: the images.
-        views: the recipe.
+        views: how views are drawn and made.
         batch_size: images of one step over all processes.
         seed: of the run.
         workers: decoding processes, 0 for none; unused when the images are in memory.
@@ -61,43 +62,28 @@ class Loader:
         self.workers = workers
         self.device = torch.device(device)
         self.indices = torch.arange(len(dataset)) if indices is None else indices
-        self.continuous = continuous
-        self.broken = BrokenImages(limit_share=max_broken, total=len(self.indices))
-        processes = dist.world_size()
-        if batch_size % processes:
+        size = len(self.indices)
+        self.order = Order(size, batch_size=batch_size, seed=seed, continuous=continuous)
+        self.broken = BrokenImages(limit_share=max_broken, total=size)
+        if not continuous and batch_size > size:
             raise ConfigError(
-                f"batch_size={batch_size} does not divide over {processes} processes: choose a "
-                f"multiple of {processes}"
+                f"batch_size={batch_size} is larger than the data: {dataset.name} has {size} "
+                "images; choose a smaller batch"
             )
-        if not continuous and batch_size > len(self.indices):
-            raise ConfigError(
-                f"batch_size={batch_size} is larger than the data: {dataset.name} has "
-                f"{len(self.indices)} images; choose a smaller batch"
-            )
-        share = batch_size // processes
-        self.slice = slice(dist.rank() * share, (dist.rank() + 1) * share)
         self.images = None if dataset.images is None else dataset.images.to(self.device)
 
     @property
     def steps_per_epoch(self) -> int:
         """Full batches in one pass over the data, at least 1."""
-        return max(1, len(self.indices) // self.batch_size)
+        return self.order.steps_per_epoch
 
     def samples_of(self, step: int) -> Tensor:
         """Indices into the data set of the whole batch of `step`, int64."""
-        size = len(self.indices)
-        if not self.continuous:
-            epoch, batch = divmod(step, self.steps_per_epoch)
-            order = self._order(epoch)
-            return self.indices[order[batch * self.batch_size : (batch + 1) * self.batch_size]]
-        first = step * self.batch_size
-        epochs = range(first // size, (first + self.batch_size - 1) // size + 1)
-        stream = torch.cat([self._order(epoch) for epoch in epochs])
-        start = first - epochs[0] * size
-        return self.indices[stream[start : start + self.batch_size]]
+        return self.indices[self.order.of(step)]
 
-    def _order(self, epoch: int) -> Tensor:
-        return epoch_order(len(self.indices), seed=self.seed, epoch=epoch)
+    def params_of(self, step: int) -> Params:
+        """What is drawn for this process' share of the batch of `step`."""
+        return self.views.draw(seed=self.seed, step=step, batch=self.batch_size)[self.order.slice]
 
     def iterate(self, start_step: int) -> Iterator[dict[str, Any]]:
         """This process' share of every batch from `start_step` on, for ever.
@@ -107,12 +93,10 @@ class Loader:
             or absent; size: n; seed: the step's, the same on all processes.
         """
         if self.images is not None:
-            step = start_step
-            while True:
-                index = self.samples_of(step)[self.slice]
-                yield self._batch(step, index, self.images[index])
-                step += 1
-        for step, index, crops, broken in DataLoader(
+            for step in count(start_step):
+                index = self.samples_of(step)[self.order.slice]
+                yield self._batch(step, index, self.images[index], self.params_of(step))
+        for step, index, crops, params, broken in DataLoader(
             _Crops(self, start_step),
             batch_size=None,
             num_workers=self.workers,
@@ -122,12 +106,13 @@ class Loader:
             for file, reason in broken:
                 self.broken.record(file, reason)
             crops = [crop.to(self.device, non_blocking=True) for crop in crops]
-            yield self._batch(step, index, crops)
+            yield self._batch(step, index, crops, params)
 
-    def _batch(self, step: int, index: Tensor, images: Tensor | list[Tensor]) -> dict[str, Any]:
-        params = self.views.draw(seed=self.seed, step=step, batch=self.batch_size)
+    def _batch(
+        self, step: int, index: Tensor, images: Tensor | list[Tensor], params: Params
+    ) -> dict[str, Any]:
         batch = {
-            "views": self.views(images, params[self.slice]),
+            "views": self.views(images, params),
             "index": index.to(self.device),
             "size": len(index),
             "seed": derive_seed(self.seed, "step", step),
@@ -140,7 +125,7 @@ class Loader:
 class _Crops(Dataset):
     """Item i is step `start + i` of a loader: decoded and cut, uint8.
 
-    One item is one whole batch, so a worker draws a step's parameters once.
+    One item is one whole batch; what a worker draws for it goes with the crops to the main process.
     """
 
     def __init__(self, loader: Loader, start: int) -> None:
@@ -150,16 +135,17 @@ class _Crops(Dataset):
     def __len__(self) -> int:
         return 2**62
 
-    def __getitem__(self, item: int) -> tuple[int, Tensor, list[Tensor], list[tuple[str, str]]]:
+    def __getitem__(
+        self, item: int
+    ) -> tuple[int, Tensor, list[Tensor], Params, list[tuple[str, str]]]:
         loader = self.loader
         step = self.start + item
-        params = loader.views.draw(seed=loader.seed, step=step, batch=loader.batch_size)
-        params = params[loader.slice]
+        params = loader.params_of(step)
         samples, index, broken = [], [], []
-        for position, wanted in enumerate(loader.samples_of(step)[loader.slice].tolist()):
+        for position, wanted in enumerate(loader.samples_of(step)[loader.order.slice].tolist()):
             image, found, passed_over = read_or_next(loader.dataset, wanted)
             samples.append(loader.views.crop(image, params, position))
             index.append(found)
             broken += [(error.file, error.reason) for error in passed_over]
         crops = [torch.stack(view) for view in zip(*samples, strict=True)]
-        return step, torch.tensor(index), crops, broken
+        return step, torch.tensor(index), crops, params, broken

@@ -4,17 +4,14 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from visrep.data.dataset import ImageDataset
 from visrep.errors import ConfigError, UserError
 from visrep.files import write_text
-
-if TYPE_CHECKING:
-    from visrep.data.datasets import ImageDataset
 
 # The ImageNet subsets that the SimCLR authors published and every later paper uses.
 OFFICIAL = {
@@ -23,7 +20,7 @@ OFFICIAL = {
 }
 
 
-def label_subset(dataset: "ImageDataset", *, fraction: float, seed: int) -> Tensor:
+def label_subset(dataset: ImageDataset, *, fraction: float, seed: int) -> Tensor:
     """Draw a class-balanced share of the labelled samples.
 
     The classes take turns, each giving a random sample of its own, until floor(fraction x N) are
@@ -62,7 +59,7 @@ def label_subset(dataset: "ImageDataset", *, fraction: float, seed: int) -> Tens
     return torch.from_numpy(np.sort(np.lexsort((place, turn))[:count]))
 
 
-def write_list(path: str | Path, dataset: "ImageDataset", indices: Tensor) -> None:
+def write_list(path: str | Path, dataset: ImageDataset, indices: Tensor) -> None:
     """Write the names of the samples `indices`, one per line; whole or not at all."""
     names = [dataset.file(i) for i in indices.tolist()]
     for name in names:
@@ -71,7 +68,7 @@ def write_list(path: str | Path, dataset: "ImageDataset", indices: Tensor) -> No
     write_text(path, "".join(f"{name}\n" for name in names))
 
 
-def read_list(path: str | Path, dataset: "ImageDataset") -> Tensor:
+def read_list(path: str | Path, dataset: ImageDataset) -> Tensor:
     """Indices (int64, in the list's order) of the samples that a list names.
 
     A line is a name as `write_list` writes it, or ImageNet's `<wnid>_<number>.JPEG`, which stands

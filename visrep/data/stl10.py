@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from visrep.data.datasets import MemoryImages
+from visrep.data.dataset import MemoryImages
 from visrep.data.folders import existing
 from visrep.errors import ConfigError, UserError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from visrep.data.datasets import ImageDataset, ImageFiles
+from visrep.data.dataset import ImageDataset, ImageFiles
 from visrep.data.detection.boxes import existing_folder, inside
 from visrep.data.detection.voc import read_voc
 from visrep.data.images import SUFFIXES

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError
 

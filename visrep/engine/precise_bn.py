@@ -1,8 +1,7 @@
-"""Precise batch norm: running statistics measured anew over many batches, with weights at rest.
+"""Running statistics of batch norm measured anew over many batches, with weights at rest.
 
-The running mean and variance of training average over weights that have moved on. Here the mean is
-that over batches, and the variance that of all values: the mean of E[x^2] over batches, less the
-squared mean ("Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, 3.2).
+Those of training average over weights that have moved on; a fresh net's (mean 0, variance 1) are
+those of no data.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +13,12 @@ from torch import nn
 
 @torch.no_grad()
 def reestimate(
-    model: nn.Module, batches: Iterator[Any], *, count: int, forward: Callable[[Any], Any]
+    model: nn.Module,
+    batches: Iterator[Any],
+    *,
+    count: int,
+    forward: Callable[[Any], Any],
+    between: bool = True,
 ) -> int:
     """Set the statistics of every batch norm of `model` from `count` batches in training mode.
 
@@ -24,6 +28,9 @@ def reestimate(
         batches: training batches.
         count: how many to use.
         forward: runs `model` on a batch.
+        between: True: the variance of all values, also from batch to batch: the mean of E[x^2] over
+            batches, less the squared mean (precise batch norm, arXiv 2105.07576, 3.2). False: the
+            mean of the batches' own variances, what training's moving average tends to.
 
     Returns:
         the number of layers that were re-estimated.
@@ -36,16 +43,19 @@ def reestimate(
     squares = [torch.zeros_like(norm.running_var) for norm in norms]
     model.train()
     try:
-        for norm in norms:
-            norm.momentum = 1.0  # so that the running statistics are those of the last batch
-        for _ in range(count):
+        for step in range(1, count + 1):
+            for norm in norms:
+                # The running statistics become those of this batch, or the plain mean so far.
+                norm.momentum = 1.0 if between else 1 / step
             forward(next(batches))
+            if between:
+                for norm, mean, square in zip(norms, means, squares, strict=True):
+                    mean += norm.running_mean / count
+                    square += (norm.running_var + norm.running_mean**2) / count
+        if between:
             for norm, mean, square in zip(norms, means, squares, strict=True):
-                mean += norm.running_mean / count
-                square += (norm.running_var + norm.running_mean**2) / count
-        for norm, mean, square in zip(norms, means, squares, strict=True):
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_((square - mean**2).clamp(min=0))
+                norm.running_mean.copy_(mean)
+                norm.running_var.copy_((square - mean**2).clamp(min=0))
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

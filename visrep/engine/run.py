@@ -3,9 +3,10 @@
 import logging
 import os
 import platform
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from visrep import __version__, dist, files, results
+from visrep import __version__, dist, files, renamed, results
 from visrep.engine import parallel
 from visrep.engine.writers import Console, JsonLines, TensorBoard, Writer
 from visrep.errors import ConfigError
@@ -31,8 +32,10 @@ class Interrupted(BaseException):
 
 
 # What may differ between a run and its continuation.
-VOLATILE = ("resume", "overwrite", "device", "threads", "workers", "log_every", "health")
-VOLATILE += ("published",)  # what a paper says is no setting
+VOLATILE = (
+    *("resume", "overwrite", "device", "threads", "workers", "log_every", "health"),
+    "published",  # what a paper says is no setting
+)
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Run:
         config: the resolved configuration, plain types.
         command: the command line, as typed.
         log: the logger; its lines go to the console and `log.txt`.
+        begun: the configuration in the folder, when a run is gone on with (main process only).
     """
 
     out: Path
@@ -54,6 +58,19 @@ class Run:
     config: dict[str, Any]
     command: str
     log: logging.Logger = field(default=log)
+    begun: dict[str, Any] | None = None
+
+    def settle(self, cfg: DictConfig) -> None:
+        """State what runs: `cfg`, with the values that nulls stood for, here and in `config.yaml`.
+
+        Raises ConfigError when the run that is gone on with had other values.
+        """
+        settled = plain_config(cfg)
+        if self.begun is not None:
+            _require_same(self.out, self.begun, self.config, settled)
+        self.config = settled
+        if dist.is_main():
+            _write_config(self.out, settled)
 
     def writers(self, *, total: int, label: str) -> list[Writer]:
         """Console, `metrics.jsonl` and TensorBoard; none on other processes than the first."""
@@ -95,20 +112,37 @@ class Run:
         )
         results.append(self.out / "results.jsonl", record)
 
+    def record_all(
+        self,
+        found: Mapping[str, float],
+        *,
+        task: str,
+        dataset: str,
+        of: str,
+        note: str = "",
+        **about: Any,
+    ) -> None:
+        """Log and `record` measured percentages, metric -> value; `of` says of what in the log."""
+        for metric, value in found.items():
+            self.log.info("%s %s of %s on %s%s: %.2f %%", task, metric, of, dataset, note, value)
+            self.record(task=task, dataset=dataset, metric=metric, value=value, **about)
 
-def open_run(cfg: DictConfig) -> Run:
+
+def open_run(cfg: DictConfig, *, computed: Sequence[str] = ()) -> Run:
     """Make the folder `cfg.out`, set device and threads, start the log.
 
     A folder that holds something is refused unless `resume=auto|must` or `overwrite=true`, where
     the command knows these keys. `config.yaml`, `env.txt` and `log.txt` are written.
 
+    Args:
+        computed: dotted keys whose null stands for a value that the command finds out and states
+            with `Run.settle`.
+
     Raises:
         ConfigError: the folder is not empty; `resume=must` finds none; or the run to be resumed
             had another configuration (the message names the keys).
     """
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    plain: dict[str, Any] = {str(key): value for key, value in config.items()}
+    plain = plain_config(cfg)
     out = Path(str(plain["out"]))
     if plain.get("threads"):
         torch.set_num_threads(int(plain["threads"]))
@@ -120,21 +154,39 @@ def open_run(cfg: DictConfig) -> Run:
     elif device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
-    if dist.is_main():
-        _claim(out, plain)
+    begun = _claim(out, plain) if dist.is_main() else None
+    if begun is not None:
+        unknown_yet = [key for key in computed if OmegaConf.select(cfg, key) is None]
+        _require_same(out, begun, plain, but=unknown_yet)
     dist.barrier()
     _start_log(out)
-    command = " ".join(["visrep", *(shlex.quote(argument) for argument in command_line())])
     if dist.is_main():
-        files.write_text(out / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
+        _write_config(out, plain)
         files.write_text(out / "env.txt", environment())
-        log.info("%s", command)
+        log.info("%s", command_line())
     return Run(
-        out=out, device=device, seed=int(plain.get("seed", 0)), config=plain, command=command
+        out=out,
+        device=device,
+        seed=int(plain.get("seed", 0)),
+        config=plain,
+        command=command_line(),
+        begun=begun,
     )
 
 
-def _claim(out: Path, config: dict[str, Any]) -> None:
+def plain_config(cfg: DictConfig) -> dict[str, Any]:
+    """`cfg` resolved, in plain types."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def _write_config(out: Path, config: dict[str, Any]) -> None:
+    files.write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+
+
+def _claim(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Make sure that the folder is ours to fill; the configuration of a run to go on with."""
     resume = config.get("resume", "never")
     if resume not in ("never", "auto", "must"):
         raise ConfigError(f"resume={resume}: choose never, auto or must")
@@ -146,8 +198,7 @@ def _claim(out: Path, config: dict[str, Any]) -> None:
         raise ConfigError(f"resume=must: there is no run in {out}; use resume=auto to start one")
     if not filled:
         out.mkdir(parents=True, exist_ok=True)
-        return
-    if config.get("overwrite"):
+    elif config.get("overwrite"):
         _clear(out)
     elif resume == "never":
         known = " or resume=auto to continue it" if "resume" in config else ""
@@ -155,13 +206,11 @@ def _claim(out: Path, config: dict[str, Any]) -> None:
             f"{out} is not empty: choose another out=, overwrite=true to replace it{known}"
         )
     elif (out / "config.yaml").exists():
-        before = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
-        changed = _differences(before, config)
-        if changed:
-            raise ConfigError(
-                f"{out} was begun with another configuration ({', '.join(changed)}): give the "
-                "same values, or choose another out="
-            )
+        text = (out / "config.yaml").read_text(encoding="utf-8")
+        return yaml.safe_load(
+            re.sub(r"(?<=_target_: )\S+", lambda m: renamed.module(m[0]) or m[0], text)
+        )
+    return None
 
 
 def _clear(out: Path) -> None:
@@ -177,14 +226,28 @@ def _clear(out: Path) -> None:
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
-def _differences(before: object, now: object, prefix: str = "") -> list[str]:
+def _require_same(out: Path, begun: object, *configs: object, but: Iterable[str] = ()) -> None:
+    """Raise ConfigError unless every setting of `begun` is that of one of `configs`.
+
+    There are two where nulls became values: the run may have been begun before they did.
+    """
+    differing = [set(_differences(begun, config)) for config in configs]
+    changed = set.intersection(*differing).difference(but)
+    if changed:
+        raise ConfigError(
+            f"{out} was begun with another configuration ({', '.join(sorted(changed))}): give the "
+            "same values, or choose another out="
+        )
+
+
+def _differences(before: object, now: object, prefix: str = "") -> Iterator[str]:
+    """The dotted names of the settings that differ; one that is not there is null or empty."""
     if isinstance(before, dict) and isinstance(now, dict):
-        found: list[str] = []
-        for key in sorted({*before, *now}, key=str):
+        for key in {*before, *now}:
             if prefix or key not in VOLATILE:
-                found += _differences(before.get(key), now.get(key), f"{prefix}{key}.")
-        return found
-    return [] if before == now else [prefix.rstrip(".")]
+                yield from _differences(before.get(key), now.get(key), f"{prefix}{key}.")
+    elif before != now and any(value not in (None, [], {}) for value in (before, now)):
+        yield prefix.rstrip(".")
 
 
 def _start_log(out: Path) -> None:
@@ -213,9 +276,9 @@ def set_command_line(arguments: Sequence[str]) -> None:
     _arguments[:] = list(arguments)
 
 
-def command_line() -> list[str]:
-    """What the user typed after `visrep`."""
-    return list(_arguments)
+def command_line() -> str:
+    """The command as the user typed it."""
+    return shlex.join(["visrep", *_arguments])
 
 
 def environment() -> str:

@@ -55,13 +55,13 @@ def save_exemplar(
     )
 
 
-def read_exemplar(path: str | Path) -> LoadedExemplarNet | None:
-    """The network of `path` in eval mode, or None where the file is of another kind.
+def read_exemplar(path: str | Path | Tree) -> LoadedExemplarNet | None:
+    """The network of a file in eval mode, or None where the file is of another kind.
 
     Raises:
         UserError: there is no such file, or it is such a file but damaged or inconsistent.
     """
-    tree = read_tree(path)
+    tree = path if isinstance(path, Tree) else read_tree(path)
     backbone = _described(tree)
     if backbone is None:
         return None

@@ -10,7 +10,7 @@ from tests.pretrain.methods.steps import assert_same, batch_of, tiny_encoder, tr
 from tests.processes import run_on_two
 from visrep.cli import main
 from visrep.data.builtin.scenes import draw_crops
-from visrep.data.datasets import MemoryImages
+from visrep.data.dataset import MemoryImages
 from visrep.data.exemplar.surrogate_classes import ExemplarLoader, Exemplars
 from visrep.engine import snapshot
 from visrep.engine.hooks import Hook

@@ -13,7 +13,6 @@ from visrep import config, results
 from visrep.errors import CheckFailed, ConfigError
 from visrep.tools.chain import jobs, rehearse
 from visrep.tools.chain import rehearse_table as table
-from visrep.tools.chain.entrants import entrants
 
 # A `visrep` that writes what the commands would, in no time: every kNN and SVM gains 20 points but
 # NPID's, which gains 5, and BYOL ends as a run does that has collapsed.
@@ -65,7 +64,7 @@ def settings(out: Path, *overrides: str):
 
 def test_every_method_has_a_recipe_and_every_job_is_a_command(tmp_path):
     cfg = settings(tmp_path)
-    methods = entrants(cfg)
+    methods = rehearse.entered(cfg)
     assert [method.name for method in methods] == list(cfg.methods)
     assert len(methods) == 10 and set(cfg.methods) == set(cfg.shares)
     planned = {method: rehearse.Training(10, 1.0) for method in cfg.methods}
@@ -87,7 +86,7 @@ def test_both_sides_are_measured_alike(tmp_path):
     def plain(job) -> tuple[str, ...]:
         return tuple(a for a in job.arguments if not a.startswith(("weights=", "init=")))
 
-    methods = entrants(cfg)
+    methods = rehearse.entered(cfg)
     planned = {method: rehearse.Training(10, 1.0) for method in cfg.methods}
     after = {job.name: job for job in rehearse.trainings(tmp_path, methods, cfg, planned)}
     before = {job.name: job for job in rehearse.untrained(tmp_path, methods, cfg)}
@@ -104,7 +103,9 @@ def test_both_sides_are_measured_alike(tmp_path):
 
 
 def test_what_the_classes_and_the_recipes_say(tmp_path):
-    own, moco = entrants(settings(tmp_path, "methods=[exemplar,moco_v2]", "shares.exemplar=3"))
+    own, moco = rehearse.entered(
+        settings(tmp_path, "methods=[exemplar,moco_v2]", "shares.exemplar=3")
+    )
     assert (own.title, own.judge, own.family, own.normed) == (
         "Exemplar-CNN",
         "svm",
@@ -118,7 +119,9 @@ def test_what_the_classes_and_the_recipes_say(tmp_path):
 
 
 def test_a_plan_fills_the_time_by_shares(fake):
-    methods = entrants(settings(fake, "methods=[simclr,byol]", "shares.byol=3", "shares.simclr=1"))
+    methods = rehearse.entered(
+        settings(fake, "methods=[simclr,byol]", "shares.byol=3", "shares.simclr=1")
+    )
     jobs.run_all(rehearse.benchmarks(methods), fake, slots=2)
     planned = rehearse.plan(fake, methods, minutes=1, seconds=200.0)
     simclr, byol = planned["simclr"], planned["byol"]
@@ -169,8 +172,8 @@ def test_a_method_below_the_bar_and_one_that_collapses_are_named(fake, capsys):
         (("methods=[simclr,dino]",), "choose from"),
         (("methods=[simclr,simclr]",), "each once"),
         (("methods=[]",), "choose from"),
-        (("minutes=0",), "must be above 0"),
-        (("shares.simclr=0",), "must be above 0"),
+        (("minutes=0",), "minutes=0: give more than 0"),
+        (("shares.simclr=0",), "shares.simclr=0: a share must be above 0"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, overrides, message):

@@ -1,4 +1,4 @@
-"""The cache of features, the encoders they come from, and re-estimated batch norm."""
+"""The cache of features and the encoders they come from."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.small_data import pictures, preprocess, tiny_net, write_encoder
-from visrep.data.datasets import MemoryImages
+from visrep.data.dataset import MemoryImages
 from visrep.errors import ConfigError
 from visrep.nn.resnet import ResNet
 from visrep.transfer.frozen import features
@@ -100,21 +100,6 @@ def test_frozen_encoder_is_the_files_or_a_function_of_the_seed(tmp_path: Path) -
     assert not torch.equal(fresh(x), other(x))
     with pytest.raises(ConfigError, match="choose pretrained or random"):
         features.frozen_encoder(path, init="imagenet", seed=0)
-
-
-def test_reestimated_batchnorm_is_the_mean_over_batches() -> None:
-    net = tiny_net().train()
-    draw = torch.Generator().manual_seed(0)
-    blocks = [torch.rand(4, 3, 16, 16, generator=draw) * scale for scale in (1.0, 2.0, 4.0)]
-    with torch.no_grad():
-        maps = [net.conv1(block) for block in blocks]  # the first norm sees these
-    features.reestimate_batchnorm(net, blocks)
-    mean = torch.stack([m.mean(dim=(0, 2, 3)) for m in maps]).mean(dim=0)
-    var = torch.stack([m.var(dim=(0, 2, 3)) for m in maps]).mean(dim=0)
-    torch.testing.assert_close(net.bn1.running_mean, mean)
-    torch.testing.assert_close(net.bn1.running_var, var)
-    assert net.bn1.momentum == 0.1
-    assert not net.training
 
 
 def test_raw_pixels_are_the_pixels() -> None:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from tests.small_data import composed, tiny_net, write_encoder, write_folder
 from visrep import results
+from visrep.engine import optim
 from visrep.errors import ConfigError
 from visrep.transfer.frozen import linear
 from visrep.transfer.frozen.linear import FeatureBatches, LinearProbe
@@ -31,7 +32,14 @@ def test_heads_trained_together_equal_heads_trained_alone() -> None:
 
     def trained(rates: list[float]) -> LinearProbe:
         probe = probe_of(x, rates)
-        optimizer = torch.optim.SGD(probe.groups(weight_decay=1e-3), lr=1.0, momentum=0.9)
+        optimizer, _ = optim.build(
+            probe,
+            **probe.optim(momentum=0.9, weight_decay=1e-3),
+            batch_size=32,
+            steps_per_epoch=2,
+            total_steps=12,
+        )
+        assert {group["lr"] for group in optimizer.param_groups} == set(rates)
         stream = FeatureBatches(x, labels, batch_size=32, seed=0).iterate(0)
         for _ in range(12):
             optimizer.zero_grad()

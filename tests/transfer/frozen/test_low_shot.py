@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.small_data import composed, write_encoder, write_folder
+from tests.small_data import composed
 from visrep import results
 from visrep.errors import ConfigError
 from visrep.transfer.frozen import low_shot
@@ -22,13 +22,6 @@ def test_a_draw_is_balanced_nested_and_a_function_of_seed_and_draw() -> None:
     assert torch.equal(ranks_in_class(labels, seed=0, draw=1), ranks)
     assert not torch.equal(ranks_in_class(labels, seed=0, draw=2), ranks)
     assert not torch.equal(ranks_in_class(labels, seed=1, draw=1), ranks)
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("VISREP_CACHE", str(tmp_path / "cache"))
-    write_encoder(tmp_path / "encoder.safetensors")
-    return write_folder(tmp_path / "data")
 
 
 def run(root: Path, out: str, *overrides: str) -> list[results.Record]:

@@ -8,17 +8,10 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tests.small_data import composed, pictures, write_encoder, write_folder
+from tests.small_data import composed, pictures
 from visrep import results
 from visrep.errors import ConfigError
 from visrep.transfer.frozen import svm
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("VISREP_CACHE", str(tmp_path / "cache"))
-    write_encoder(tmp_path / "encoder.safetensors")
-    return write_folder(tmp_path / "data")
 
 
 def run(root: Path, out: str, *overrides: str) -> list[results.Record]:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from tests.visrep.data.pictures import write_picture
-from visrep.data.images import BrokenImage, BrokenImages, image_size, read_image, read_or_next
+from visrep.data.images import BrokenImage, BrokenImages, image_size, read_image
 from visrep.errors import ConfigError, UserError
 
 
@@ -159,31 +159,3 @@ def test_a_small_set_tolerates_none():
 def test_a_share_is_a_share(share):
     with pytest.raises(ConfigError, match="max_broken"):
         BrokenImages(share, 10)
-
-
-class Holed:
-    """Numbers as images; some cannot be read."""
-
-    def __init__(self, count, holes):
-        self.count, self.holes = count, holes
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, i):
-        if i in self.holes:
-            raise BrokenImage(f"{i}.jpg", "hole")
-        return torch.tensor(i)
-
-
-def test_the_next_readable_image_stands_in():
-    data = Holed(6, {2, 3, 5})
-    image, index, broken = read_or_next(data, 2)
-    assert (image.item(), index, [e.file for e in broken]) == (4, 4, ["2.jpg", "3.jpg"])
-    assert read_or_next(data, 5)[1] == 0, "wraps around"
-    assert read_or_next(data, 1)[1:] == (1, [])
-
-
-def test_nothing_readable_is_an_error():
-    with pytest.raises(BrokenImage, match=r"1\.jpg"):
-        read_or_next(Holed(3, {0, 1, 2}), 1)

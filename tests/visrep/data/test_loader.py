@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from tests.processes import run_on_two
-from visrep.data.datasets import MemoryImages
+from visrep.data.dataset import MemoryImages
 from visrep.data.images import BrokenImage
 from visrep.data.loader import Loader
-from visrep.data.views.batch import View, Views
+from visrep.data.views.batch import Views
+from visrep.data.views.spec import make_view
 from visrep.errors import ConfigError, UserError
 from visrep.seeds import generator
 
@@ -48,7 +49,7 @@ def resident() -> MemoryImages:
 
 
 def views() -> Views:
-    view = View(size=8, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, gray_p=0.2)
+    view = make_view(size=8, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, gray_p=0.2)
     return Views(views=[view, view], mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
@@ -105,6 +106,17 @@ def test_images_in_memory_and_on_disk_give_the_same_views(workers):
         for a, b in zip(one["views"], two["views"], strict=True):
             # A crop is rounded to uint8 on its way from a worker; jitter magnifies that a little.
             assert (a - b).abs().mean() < 4 / 255 / 0.25
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_batch_is_drawn_once(on_disk, monkeypatch):
+    steps = []
+    draw = Views.draw
+    monkeypatch.setattr(
+        Views, "draw", lambda self, **given: steps.append(given["step"]) or draw(self, **given)
+    )
+    take(make(OnDisk() if on_disk else None), 4, start=2)
+    assert steps == [2, 3, 4, 5]
 
 
 def test_a_share_of_the_samples_can_be_chosen():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from visrep.data import splits
-from visrep.data.datasets import MemoryImages
+from visrep.data.dataset import MemoryImages
 from visrep.data.splits import describe_list, label_subset, read_list, write_list
 from visrep.errors import ConfigError, UserError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.visrep.data.pictures import voc_object, write_voc
-from visrep.data.datasets import MemoryImages
+from visrep.data.dataset import MemoryImages
 from visrep.data.voc_labels import shared_targets, voc_labels
 from visrep.errors import ConfigError, UserError
 

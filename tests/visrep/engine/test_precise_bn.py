@@ -24,6 +24,20 @@ def test_statistics_are_those_of_all_batches(norm):
     assert model[0].momentum == 0.1 and torch.equal(model[0].weight, weight)
 
 
+@pytest.mark.parametrize("norm", [BatchNorm, nn.BatchNorm2d])
+def test_without_what_is_between_batches_it_is_the_mean_of_their_variances(norm):
+    torch.manual_seed(0)
+    batches = [torch.randn(4, 3, 5, 5) * (1 + k) + k for k in range(3)]
+    model = nn.Sequential(norm(3)).eval()
+    reestimate(model, iter(batches), count=3, forward=model, between=False)
+    for name, values in (
+        ("running_mean", [b.mean((0, 2, 3)) for b in batches]),
+        ("running_var", [b.var((0, 2, 3)) for b in batches]),
+    ):
+        torch.testing.assert_close(getattr(model[0], name), torch.stack(values).mean(0))
+    assert model[0].momentum == 0.1
+
+
 def test_only_as_many_batches_as_asked_and_no_gradient():
     drawn = []
 

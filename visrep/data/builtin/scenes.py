@@ -27,7 +27,7 @@ from visrep.data.builtin.digits import (
     visible_colours,
 )
 from visrep.data.builtin.scene_files import detection, write_scenes
-from visrep.data.datasets import MemoryImages
+from visrep.data.dataset import MemoryImages
 from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path
 from visrep.paths import cache_dir

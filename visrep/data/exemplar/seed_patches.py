@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset
 from visrep.data.exemplar.keyed_uniforms import keyed_uniforms
 from visrep.data.images import BrokenImage, BrokenImages
 from visrep.errors import UserError

@@ -9,17 +9,17 @@ paper, of which nothing is stored but the seeds. An epoch visits each of the N K
 order that is a function of (seed, epoch); batches run on over the ends of epochs.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from visrep import dist
-from visrep.data.datasets import ImageDataset
+from visrep.data.dataset import ImageDataset
 from visrep.data.exemplar.keyed_uniforms import keyed_uniforms
 from visrep.data.exemplar.seed_patches import Seeds, draw_seeds, log
 from visrep.data.exemplar.transformations import (
@@ -29,9 +29,9 @@ from visrep.data.exemplar.transformations import (
     palette_of,
     place,
 )
-from visrep.data.views.params import numbers, require
-from visrep.errors import ConfigError
-from visrep.seeds import derive_seed, epoch_order
+from visrep.data.order import Order
+from visrep.data.views.operation import require, tuple_of
+from visrep.seeds import derive_seed
 
 COLUMNS = 16  # of a row of uniform numbers: zoom, angle, shift 2, pca 3, hsv 6, hue, spare 2
 MOST_COPIES = 2**20
@@ -96,10 +96,10 @@ class Exemplars:
 
     def __post_init__(self) -> None:
         for name, count in (("mean", 3), ("std", 3)):
-            object.__setattr__(self, name, numbers(name, getattr(self, name), count))
+            object.__setattr__(self, name, tuple_of(name, getattr(self, name), count))
         require(min(self.std) > 0, "std", self.std, "positive numbers")
         for name in ("side", "zoom", "pca", "power", "factor", "offset"):
-            low, high = numbers(name, getattr(self, name), 2)
+            low, high = tuple_of(name, getattr(self, name), 2)
             object.__setattr__(self, name, (low, high))
             good = low <= high and (low > 0 or name == "offset")
             require(good, name, [low, high], "[low, high]" + ", positive" * (name != "offset"))
@@ -212,24 +212,13 @@ class ExemplarLoader:
         device: torch.device | str = "cpu",
         max_broken: float = 0.001,
     ) -> None:
+        self.dataset = dataset
         self.views = views
-        self.batch_size = batch_size
         self.seed = seed
         self.device = torch.device(device)
-        self.size = views.classes * views.samples
-        processes = dist.world_size()
-        if batch_size % processes:
-            raise ConfigError(
-                f"batch_size={batch_size} does not divide over {processes} processes: choose a "
-                f"multiple of {processes}"
-            )
-        share = batch_size // processes
-        self.slice = slice(dist.rank() * share, (dist.rank() + 1) * share)
-        self.dataset = dataset
         self.max_broken = max_broken
-        self._order = lru_cache(maxsize=2)(
-            lambda epoch: epoch_order(self.size, seed=self.seed, epoch=epoch)
-        )
+        size = views.classes * views.samples
+        self.order = Order(size, batch_size=batch_size, seed=seed, continuous=True)
 
     @cached_property
     def seeds(self) -> Seeds:
@@ -266,15 +255,11 @@ class ExemplarLoader:
     @property
     def steps_per_epoch(self) -> int:
         """Full batches in one pass over all samples, at least 1."""
-        return max(1, self.size // self.batch_size)
+        return self.order.steps_per_epoch
 
     def samples_of(self, step: int) -> tuple[Tensor, Tensor]:
         """Classes and copies of the whole batch of `step`, int64 each."""
-        first = step * self.batch_size
-        epochs = range(first // self.size, (first + self.batch_size - 1) // self.size + 1)
-        stream = torch.cat([self._order(epoch) for epoch in epochs])
-        start = first - epochs[0] * self.size
-        chosen = stream[start : start + self.batch_size]
+        chosen = self.order.of(step)
         return chosen % self.views.classes, chosen // self.views.classes
 
     def iterate(self, start_step: int) -> Iterator[dict[str, Any]]:
@@ -284,16 +269,14 @@ class ExemplarLoader:
             views: one tensor n x 3 x size x size, float, on the device; index: n, int64, the
             surrogate classes; size: n; seed: the step's, the same on all processes.
         """
-        step = start_step
-        while True:
-            classes, copies = (part[self.slice] for part in self.samples_of(step))
+        for step in itertools.count(start_step):
+            classes, copies = (part[self.order.slice] for part in self.samples_of(step))
             yield {
                 "views": self.samples(classes, copies),
                 "index": classes.to(self.device),
                 "size": len(classes),
                 "seed": derive_seed(self.seed, "step", step),
             }
-            step += 1
 
     def samples(self, classes: Tensor, copies: Tensor) -> list[Tensor]:
         """The named samples: one tensor n x 3 x size x size on the device. Copies beyond K, which

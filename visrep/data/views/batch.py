@@ -9,7 +9,7 @@ of its samples, so one process and eight see the same views.
     first, second = views.crop(image, params, i)             # one image of any size, in a worker
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from visrep.data.views import image_ops
-from visrep.data.views.params import HUE, ROW, Params, View, numbers, require
+from visrep.data.views.operation import on, require, tuple_of
+from visrep.data.views.params import ROW, Params, View
 from visrep.seeds import derive_seed
 
 __all__ = ["Params", "View", "Views"]
@@ -43,15 +44,25 @@ class Views:
     ) -> None:
         require(len(views) > 0, "views", list(views), "one view or more")
         self.views = tuple(views)
-        self.mean = numbers("mean", mean, 3)
-        self.std = numbers("std", std, 3)
+        kinds = {(o.name, type(o)) for view in self.views for o in view.operations}
+        names = sorted(name for name, _ in kinds)
+        require(len(set(names)) == len(names), "order", names, "each class a name of its own")
+        self.mean = tuple_of("mean", mean, 3)
+        self.std = tuple_of("std", std, 3)
         require(min(self.std) > 0, "std", std, "positive numbers")
 
     def draw(self, *, seed: int, step: int, batch: int) -> Params:
         """Parameters of the whole batch of `step`: a function of (seed, step) and the position."""
-        # numpy's Philox is specified bit by bit, the same on every machine.
-        generator = np.random.Generator(np.random.Philox(key=derive_seed(seed, "views", step)))
-        return Params(self.views, generator.random((batch, len(self.views), ROW)))
+
+        def table(columns: int, *name: str) -> np.ndarray:
+            # numpy's Philox is specified bit by bit, the same on every machine.
+            key = derive_seed(seed, "views", step, *name)
+            generator = np.random.Generator(np.random.Philox(key=key))
+            return generator.random((batch, len(self.views), columns))
+
+        others = {o.name: o for view in self.views for o in view.operations if not o.columns}
+        own = {name: table(1 + o.numbers, name) for name, o in others.items()}
+        return Params(self.views, table(ROW), own)
 
     def crop(self, image: Tensor, params: Params, i: int) -> list[Tensor]:
         """Crop, resize and mirror one image as `params` says for sample i.
@@ -67,13 +78,13 @@ class Views:
         Returns:
             V tensors, uint8 3 x size x size.
         """
-        crops = []
+        crops, mine = [], params[i : i + 1]
         for v, spec in enumerate(self.views):
-            box = params.crop_of(i, v, image.shape[1], image.shape[2])
+            box = mine.boxes(v, image.shape[1], image.shape[2])[0].tolist()
             size = [spec.size, spec.size]
             mode = InterpolationMode(spec.interpolation)
             crop = tv.resized_crop(image, *box, size, interpolation=mode, antialias=True)
-            crops.append(crop.flip(-1) if params[i : i + 1].flip(v)[0] else crop.contiguous())
+            crops.append(crop.flip(-1) if mine.flip(v)[0] else crop.contiguous())
         return crops
 
     @torch.no_grad()
@@ -116,8 +127,8 @@ class Views:
         """Crop, resize and mirror n x 3 x H x W at once; the values stay in 0 to 255."""
         spec, device = self.views[v], images.device
         boxes = params.boxes(v, images.shape[2], images.shape[3])
-        top, left, height, width = _tensor(boxes, device).unbind(1)
-        mirrored = _tensor(params.flip(v), device).bool()
+        top, left, height, width = on(device, boxes).unbind(1)
+        mirrored = on(device, params.flip(v)).bool()
         rows = image_ops.resize_matrix(
             top, height, None, extent=images.shape[2], size=spec.size, filter=spec.interpolation
         )
@@ -129,83 +140,9 @@ class Views:
 
     def _finish(self, x: Tensor, params: Params, v: int) -> Tensor:
         """Colour operations and normalisation of n x 3 x size x size, in [0, 1]; x is used up."""
-        spec = self.views[v]
-        for operation in spec.order:
-            if getattr(spec, f"{operation}_p") > 0:
-                _APPLY[operation](x, params, v)
+        for operation in self.views[v].operations:
+            operation(x, params.of(v, operation))
         if any(self.mean) or set(self.std) != {1.0}:
-            moments = _tensor(np.array([self.mean, self.std]), x.device)[..., None, None]
+            moments = on(x.device, np.array([self.mean, self.std]))[..., None, None]
             x.sub_(moments[0]).div_(moments[1])
         return x
-
-
-def _jitter(x: Tensor, params: Params, v: int) -> None:
-    drawn = params.jitter(v)
-    place = (drawn.order == HUE).argmax(axis=1)
-    index = np.flatnonzero(drawn.applied)
-    index = index[place[index].argsort(kind="stable")]
-    bounds = place[index].searchsorted(np.arange(5)).tolist()
-    order = drawn.order[index]
-    others = order[order != HUE].reshape(-1, 3, 1)
-    spec = params.views[v]
-    weights = _blend_weights(drawn.factors[index], additive=spec.brightness_additive)
-    blends = _tensor(np.take_along_axis(weights, others, axis=1), x.device)
-    turns = _tensor(drawn.factors[index, HUE], x.device) if spec.jitter[HUE] > 0 else None
-    _replace(x, index, lambda part: image_ops.jitter_(part, blends, turns, bounds))
-
-
-def _blend_weights(factors: np.ndarray, *, additive: bool) -> np.ndarray:
-    """Brightness, contrast and saturation as `image_ops.blend_` wants them: n x 3 x 4."""
-    weights = np.zeros((len(factors), 3, 4))
-    weights[:, :, 0] = factors[:, :3]
-    if additive:
-        weights[:, 0, 0] = 1.0
-        weights[:, 0, 3] = factors[:, 0]
-    weights[:, 1, 2] = 1.0 - factors[:, 1]
-    weights[:, 2, 1] = 1.0 - factors[:, 2]
-    return weights
-
-
-def _gray(x: Tensor, params: Params, v: int) -> None:
-    index = np.flatnonzero(params.gray(v))
-    _replace(x, index, lambda part: image_ops.grayscale(part).expand_as(part))
-
-
-def _blur(x: Tensor, params: Params, v: int) -> None:
-    sigma = params.blur(v)
-    index = np.flatnonzero(sigma)
-    distance = np.arange(params.views[v].kernel // 2 + 1)
-    weights = np.exp(-0.5 * (distance / sigma[index, None]) ** 2)
-    weights /= weights[:, :1] + 2 * weights[:, 1:].sum(axis=1, keepdims=True)
-    kernels = _tensor(weights, x.device)
-    _replace(x, index, lambda part: image_ops.gaussian_blur(part, kernels))
-
-
-def _solarize(x: Tensor, params: Params, v: int) -> None:
-    threshold = params.views[v].solarize_threshold
-    index = np.flatnonzero(params.solarize(v))
-    _replace(x, index, lambda part: image_ops.solarize(part, threshold))
-
-
-def _invert(x: Tensor, params: Params, v: int) -> None:
-    _replace(x, np.flatnonzero(params.invert(v)), lambda part: torch.rsub(part, 1.0))
-
-
-_APPLY = {
-    "jitter": _jitter,
-    "gray": _gray,
-    "blur": _blur,
-    "solarize": _solarize,
-    "invert": _invert,
-}
-
-
-def _replace(x: Tensor, index: np.ndarray, operation: Callable[[Tensor], Tensor]) -> None:
-    """In place: `operation` on the samples of x that `index` lists."""
-    if len(index):
-        chosen = torch.from_numpy(index).to(x.device, non_blocking=True)
-        x.index_copy_(0, chosen, operation(x.index_select(0, chosen)))
-
-
-def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32)).to(device, non_blocking=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.oracles import exemplar as oracle
-from visrep.data.datasets import MemoryImages
+from visrep.data.dataset import MemoryImages
 from visrep.data.exemplar.seed_patches import cut_window, draw_seeds, mean_energy, pick
 from visrep.data.images import BrokenImage
 from visrep.errors import UserError

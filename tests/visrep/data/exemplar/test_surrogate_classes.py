@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.oracles import exemplar as oracle
-from visrep.data.datasets import MemoryImages
-from visrep.data.exemplar import surrogate_classes
+from visrep import dist
+from visrep.data.dataset import MemoryImages
 from visrep.data.exemplar.surrogate_classes import ExemplarLoader, Exemplars
 from visrep.errors import ConfigError
 
@@ -140,7 +140,7 @@ def test_the_window_holds_the_farthest_reach() -> None:
 
 def test_a_fixed_set_of_k_samples_each_once_an_epoch() -> None:
     loader = loader_of(small(), batch_size=6)
-    assert loader.size == 20 and loader.steps_per_epoch == 3
+    assert loader.order.size == 20 and loader.steps_per_epoch == 3
     steps = [loader.samples_of(step) for step in range(10)]  # three epochs
     stream = torch.cat([4 * classes + copies for classes, copies in steps])
     epochs = stream.view(3, 20)
@@ -191,9 +191,9 @@ def test_any_step_can_be_the_first() -> None:
 def test_processes_share_the_batch_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = take(loader_of(small()), 0, 3)
     parts = []
-    monkeypatch.setattr(surrogate_classes.dist, "world_size", lambda: 2)
+    monkeypatch.setattr(dist, "world_size", lambda: 2)
     for rank in (0, 1):
-        monkeypatch.setattr(surrogate_classes.dist, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(dist, "rank", lambda rank=rank: rank)
         parts.append(take(loader_of(small()), 0, 3))
     for one, first, second in zip(whole, *parts, strict=True):
         joined = {

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import InterpolationMode
 
 from tests.oracles.views import jittered, photos
 from visrep.data.views import image_ops
-from visrep.data.views.batch import View
+from visrep.data.views.operations import Jitter
 
 N = 12
 
@@ -158,9 +158,9 @@ def test_jitter_in_all_24_orders():
     blends = single.gather(1, others[:, :, None].expand(-1, -1, 4))
     bounds = [0, 6, 12, 18, 24]
     made = image_ops.jitter_(images.clone(), blends, factors[:, 3], bounds)
-    spec = View(size=16, jitter=(0.8, 0.8, 0.8, 0.5), jitter_p=1.0)
+    jitter = Jitter(p=1.0, strength=(0.8, 0.8, 0.8, 0.5))
     for image, order, factor, result in zip(images, orders, factors, made, strict=True):
-        expected = jittered(image, order, factor, spec)
+        expected = jittered(image, order, factor, jitter)
         torch.testing.assert_close(result, expected, rtol=0, atol=5e-6, msg=str(order))
 
 

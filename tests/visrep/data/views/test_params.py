@@ -10,15 +10,24 @@ import pytest
 import torch
 from torchvision.transforms import RandomResizedCrop
 
-from visrep.data.views.batch import View, Views
+from visrep.data.views.batch import Views
+from visrep.data.views.operations import OURS, Blur
+from visrep.data.views.params import ROW
+from visrep.data.views.spec import make_view
 from visrep.errors import ConfigError
 
 N = 4000
 
 
 def drawn(n=N, seed=0, step=0, **view):
-    views = Views(views=[View(size=32, **view)], mean=[0, 0, 0], std=[1, 1, 1])
+    views = Views(views=[make_view(size=32, **view)], mean=[0, 0, 0], std=[1, 1, 1])
     return views.draw(seed=seed, step=step, batch=n)
+
+
+def numbers_of(params, view=0):
+    """The numbers of the view's only operation, and the operation."""
+    (operation,) = params.views[view].operations
+    return operation, params.of(view, operation)[:, 1:]
 
 
 def distance(a, b):
@@ -101,25 +110,30 @@ def test_the_first_attempt_that_fits_is_taken():
 def test_one_box_is_its_row_of_all():
     params = drawn(n=20)
     boxes = params.boxes(0, 33, 57)
-    assert [params.crop_of(i, 0, 33, 57) for i in range(20)] == [tuple(box) for box in boxes]
+    assert [params[i : i + 1].boxes(0, 33, 57).tolist() for i in range(20)] == boxes[
+        :, None
+    ].tolist()
 
 
 def test_jitter_has_the_ranges_of_torchvision():
-    factors = drawn(jitter=(0.4, 1.5, 0.8, 0.2), jitter_p=1.0).jitter(0).factors
+    jitter, numbers = numbers_of(drawn(jitter=(0.4, 1.5, 0.8, 0.2), jitter_p=1.0))
+    factors = jitter.factors(numbers)
     ranges = [(0.6, 1.4), (0.0, 2.5), (0.2, 1.8), (-0.2, 0.2)]
     for values, (low, high) in zip(factors.T, ranges, strict=True):
         assert from_uniform(values, low, high) < ONE_SAMPLE
 
 
 def test_additive_brightness_is_symmetric_about_zero():
-    params = drawn(jitter=(0.8, 0.8, 0.8, 0.2), jitter_p=1.0, brightness_additive=True)
-    factors = params.jitter(0).factors
+    settings = {"jitter": (0.8, 0.8, 0.8, 0.2), "jitter_p": 1.0, "brightness_additive": True}
+    jitter, numbers = numbers_of(drawn(**settings))
+    factors = jitter.factors(numbers)
     assert from_uniform(factors[:, 0], -0.8, 0.8) < ONE_SAMPLE
     assert from_uniform(factors[:, 1], 0.2, 1.8) < ONE_SAMPLE
 
 
 def test_every_order_of_the_jitter_is_as_likely():
-    orders = Counter(map(tuple, drawn(jitter=(1, 1, 1, 0.5), jitter_p=1.0).jitter(0).order))
+    jitter, numbers = numbers_of(drawn(jitter=(1, 1, 1, 0.5), jitter_p=1.0))
+    orders = Counter(map(tuple, jitter.order(numbers)))
     assert set(orders) == set(itertools.permutations(range(4)))
     expected = N / 24
     chi_square = sum((count - expected) ** 2 / expected for count in orders.values())
@@ -127,22 +141,38 @@ def test_every_order_of_the_jitter_is_as_likely():
 
 
 def test_blur_width_is_uniform():
-    assert from_uniform(drawn(blur_p=1.0).blur(0), 0.1, 2.0) < ONE_SAMPLE
+    blur, numbers = numbers_of(drawn(blur_p=1.0))
+    assert from_uniform(blur.drawn_sigma(numbers), 0.1, 2.0) < ONE_SAMPLE
 
 
-@pytest.mark.parametrize("name", ["flip", "jitter", "gray", "blur", "solarize", "invert"])
-@pytest.mark.parametrize("p", [0.0, 0.1, 0.8, 1.0])
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("p", [0.1, 0.8, 1.0])
 def test_share_of_the_samples(name, p):
-    found = getattr(drawn(**{f"{name}_p": p}), name)(0)
-    share = np.mean(
-        {"jitter": lambda: found.applied, "blur": lambda: found > 0}.get(name, lambda: found)()
-    )
-    assert abs(share - p) <= 4 * math.sqrt(p * (1 - p) / N)
+    params = drawn(**{f"{name}_p": p})
+    (operation,) = params.views[0].operations
+    index = operation.chosen(params.of(0, operation))
+    assert len(set(index.tolist())) == len(index)
+    assert abs(len(index) / N - p) <= 4 * math.sqrt(p * (1 - p) / N)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.8, 1.0])
+def test_share_of_the_mirrored(p):
+    assert abs(drawn(flip_p=p).flip(0).mean() - p) <= 4 * math.sqrt(p * (1 - p) / N)
+
+
+def test_an_operation_of_probability_0_is_left_out():
+    assert make_view(size=32, **{f"{name}_p": 0.0 for name in OURS}).operations == ()
+
+
+def test_no_two_operations_share_a_column():
+    columns = [column for kind in OURS.values() for column in kind.columns]
+    assert len(set(columns)) == len(columns) and min(columns) > 40 and max(columns) < ROW
+    assert all(len(kind.columns) == 1 + kind.numbers for kind in OURS.values())
 
 
 def test_operations_and_views_are_drawn_independently():
     """No two columns of the table, nor the same column of two views, are correlated."""
-    views = Views(views=[View(size=8)] * 2, mean=[0, 0, 0], std=[1, 1, 1])
+    views = Views(views=[make_view(size=8)] * 2, mean=[0, 0, 0], std=[1, 1, 1])
     table = views.draw(seed=0, step=0, batch=N).uniforms.reshape(N, -1)
     correlation = np.corrcoef(table.T) - np.eye(table.shape[1])
     assert np.abs(correlation).max() < 6 / math.sqrt(N)
@@ -159,7 +189,9 @@ def test_the_draws_stay_what_they_are():
     """A run that is resumed with a later version must see the same views."""
     params = drawn(n=3, seed=1, step=2, scale=(0.5, 1.0), blur_p=1.0)
     assert params.boxes(0, 32, 32).tolist() == [[1, 4, 30, 27], [5, 1, 25, 25], [0, 4, 28, 26]]
-    assert params.blur(0) == pytest.approx([1.1129443184, 1.3834878010, 1.4831477387], abs=1e-9)
+    blur, numbers = numbers_of(params)
+    sigma = blur.drawn_sigma(numbers)
+    assert sigma == pytest.approx([1.1129443184, 1.3834878010, 1.4831477387], abs=1e-9)
 
 
 def test_global_generators_are_neither_read_nor_moved():
@@ -179,7 +211,7 @@ def test_slices():
     part = whole[3:7]
     assert len(part) == 4
     assert np.array_equal(part.boxes(0, 20, 30), whole.boxes(0, 20, 30)[3:7])
-    assert np.array_equal(part.jitter(0).order, whole.jitter(0).order[3:7])
+    assert np.array_equal(numbers_of(part)[1], numbers_of(whole)[1][3:7])
     assert np.array_equal(part.flip(0), whole.flip(0)[3:7])
     assert np.array_equal(part.uniforms, drawn(n=7).uniforms[3:])  # no matter how large the batch
 
@@ -193,7 +225,7 @@ def test_survives_the_way_to_a_worker():
 
 @pytest.mark.parametrize(("size", "width"), [(224, 23), (96, 9), (64, 7), (32, 3), (10, 1), (1, 1)])
 def test_blur_kernel_is_a_tenth_of_the_size(size, width):
-    assert View(size=size).kernel == width
+    assert Blur().width(size) == width
 
 
 @pytest.mark.parametrize(
@@ -228,5 +260,5 @@ def test_blur_kernel_is_a_tenth_of_the_size(size, width):
 def test_a_wrong_setting_is_named(wrong):
     name = next(iter(wrong))
     with pytest.raises(ConfigError, match=rf"^views: {name}=.*give .*") as caught:
-        View(**{"size": 32, **wrong})
+        make_view(**{"size": 32, **wrong})
     assert "\n" not in str(caught.value)

@@ -6,8 +6,8 @@ from torch import nn
 
 from tests.small_data import pictures, preprocess
 from visrep.config import compose
-from visrep.data.datasets import MemoryImages
-from visrep.distill.recipe import measure, parameters, total_steps
+from visrep.data.dataset import MemoryImages
+from visrep.distill.classifier_training import measure, parameters, total_steps
 from visrep.engine import optim
 from visrep.errors import ConfigError
 
@@ -85,9 +85,9 @@ def test_imagenet_distillation_is_the_papers() -> None:
 
 
 def test_data_with_a_recipe_of_its_own_brings_it() -> None:
-    scenes, _ = compose("finetune", ["out=x", "weights=x"])
+    scenes, _ = compose("finetune", ["data=scenes", "out=x", "weights=x"])
     assert scenes.views.flip_p == 0  # a mirrored 2 is no 2
-    typed, _ = compose("finetune", ["out=x", "weights=x", "epochs=7"])
+    typed, _ = compose("finetune", ["data=scenes", "out=x", "weights=x", "epochs=7"])
     assert typed.epochs == 7
 
 

@@ -1,0 +1,86 @@
+"""What the four commands begin with, each on small images."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.small_data import composed, count_reads, preprocess
+from visrep.config import compose
+from visrep.data.preprocess import Preprocess
+from visrep.errors import ConfigError, UserError
+from visrep.nn.exemplar_nets import ExemplarNet
+from visrep.transfer.frozen import knn, linear, low_shot, svm
+from visrep.transfer.frozen.opening import open_frozen
+from visrep.weights import load_encoder
+from visrep.weights.exemplar_file import save_exemplar
+
+COMMANDS = {
+    "knn": (knn, ["k=3"]),
+    "linear": (linear, ["epochs=1"]),
+    "svm": (svm, ["costs=[1.0]"]),
+    "low_shot": (low_shot, ["shots=[1]", "draws=1"]),
+}
+
+
+@pytest.mark.parametrize("output", ["pooled", "head", "layers"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_weights_file_is_read_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch, command: str, output: str
+) -> None:
+    weights = root.parent / "encoder.safetensors"
+    module, settings = COMMANDS[command]
+    given = [f"weights={weights}", f"out={root.parent / 'out'}", f"output={output}", *settings]
+    reads = count_reads(monkeypatch)
+    module.main(composed(command, root, *given))
+    assert reads == [weights.name]
+
+
+def test_exemplar_cnns_file_is_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = root.parent / "cnn.safetensors"
+    prepared = Preprocess(size=32, resize=32, mean=(0.0,) * 3, std=(1.0,) * 3)
+    save_exemplar(weights, net=ExemplarNet(net="small"), preprocess=prepared, source={})
+    reads = count_reads(monkeypatch)
+    opening = open_frozen(
+        composed("svm", root, f"weights={weights}", f"out={root.parent / 'out'}", "output=layers")
+    )
+    assert reads == [weights.name] and opening.preprocess == prepared
+
+
+def test_net_run_data_and_features(root: Path) -> None:
+    weights = root.parent / "encoder.safetensors"
+    opening = open_frozen(composed("svm", root, f"weights={weights}", f"out={root.parent / 'out'}"))
+    assert opening.sha256 == load_encoder(weights).sha256
+    assert opening.preprocess == preprocess()
+    assert (opening.train.name, opening.test.name) == ("data/train", "data/test")
+    train, test = opening.features()
+    assert (train.shape, test.shape) == ((60, 32), (30, 32))
+    assert (opening.run.out / "config.yaml").exists()
+
+
+def test_pixels_are_prepared_as_the_file_says_or_left_as_they_are(root: Path) -> None:
+    given = ["init=raw_pixels", f"out={root.parent / 'a'}"]
+    plain = open_frozen(composed("knn", root, *given), raw_pixels=True)
+    assert (plain.net, plain.sha256) == (None, "none")
+    train, _ = plain.features()
+    torch.testing.assert_close(train, plain.train.images.flatten(1).float() / 255)
+    given = ["init=raw_pixels", f"out={root.parent / 'b'}"]
+    given += [f"weights={root.parent / 'encoder.safetensors'}"]
+    opening = open_frozen(composed("knn", root, *given), raw_pixels=True)
+    assert opening.preprocess == preprocess()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_mistake_in_the_weights_leaves_no_folder(root: Path, command: str) -> None:
+    out = root.parent / "never"
+    with pytest.raises(UserError, match=r"gone\.safetensors"):
+        COMMANDS[command][0].main(
+            composed(command, root, f"weights={root.parent / 'gone.safetensors'}", f"out={out}")
+        )
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_data_is_asked_for(command: str) -> None:
+    with pytest.raises(ConfigError, match="data"):
+        compose(command, ["weights=x", "out=x"])

@@ -1,0 +1,116 @@
+"""A run folder: whose it is, what it says of the run, and which run may go on in it."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from visrep import renamed, results
+from visrep.engine.run import Run, open_run
+from visrep.errors import ConfigError
+
+
+def settings(out: Path, **more: Any) -> DictConfig:
+    given = {"out": str(out), "seed": 3, "resume": "auto", "steps": None, "optim": {"lr": 0.1}}
+    return OmegaConf.create(given | more)
+
+
+def begin(out: Path, **more: Any) -> Run:
+    return open_run(settings(out, **more), computed=["steps"])
+
+
+def begun(out: Path, *, steps: int = 60, **more: Any) -> None:
+    """A run that has found its steps and written something."""
+    cfg = settings(out, **more)
+    run = open_run(cfg, computed=["steps"])
+    cfg.steps = steps
+    run.settle(cfg)
+    (out / "metrics.jsonl").write_text("{}\n")
+
+
+def stored(out: Path) -> Any:
+    return yaml.safe_load((out / "config.yaml").read_text())
+
+
+def test_the_folder_and_the_records_state_what_ran(tmp_path: Path) -> None:
+    cfg = settings(tmp_path / "run")
+    run = open_run(cfg, computed=["steps"])
+    assert stored(run.out)["steps"] is None
+    cfg.steps = 60
+    run.settle(cfg)
+    assert stored(run.out)["steps"] == run.config["steps"] == 60
+    run.record_all({"top1": 1.5, "top5": 2}, task="t", dataset="d", of="it", weights="w", k=4)
+    records = results.read(run.out / "results.jsonl")
+    assert [(r.metric, r.value, r.extra) for r in records] == [
+        ("top1", 1.5, {"k": 4}),
+        ("top5", 2.0, {"k": 4}),
+    ]
+    assert records[0].config["steps"] == 60
+    assert "t top1 of it on d: 1.50 %" in (run.out / "log.txt").read_text()
+
+
+def test_a_null_goes_on_with_the_value_it_was_computed_to(tmp_path: Path) -> None:
+    begun(tmp_path)
+    begun(tmp_path)  # typed as before, computed as before
+    begin(tmp_path, steps=60)
+    with pytest.raises(ConfigError, match=r"\(steps\)"):
+        begin(tmp_path, steps=61)
+    with pytest.raises(ConfigError, match=r"\(steps\)"):
+        begun(tmp_path, steps=61)  # the data have changed since
+
+
+def test_a_null_that_nobody_computes_is_another_value(tmp_path: Path) -> None:
+    begun(tmp_path)
+    with pytest.raises(ConfigError, match=r"\(steps\)"):
+        open_run(settings(tmp_path))
+    with pytest.raises(ConfigError, match=r"\(optim\.lr\)"):
+        begin(tmp_path, optim={"lr": None})
+
+
+def test_what_may_differ_and_what_may_not(tmp_path: Path) -> None:
+    begun(tmp_path, workers=2, views=[{"size": 8}, {"size": 4}])
+    begun(tmp_path, workers=0, views=[{"size": 8}, {"size": 4}], plugins=[])
+    with pytest.raises(ConfigError, match=r"\(optim\.lr, seed, views\)"):
+        begin(tmp_path, seed=4, optim={"lr": 0.2}, views=[{"size": 8}, {"size": 5}])
+
+
+# Every target of 0.1.0's yaml files.
+OF_0_1_0 = [
+    "pretrain.methods.simclr.SimCLR",
+    "pretrain.methods.moco.MoCo",
+    "pretrain.methods.swav.SwAV",
+    "pretrain.methods.simsiam.SimSiam",
+    "pretrain.methods.npid.NPID",
+    "pretrain.methods.exemplar.Exemplar",
+    "pretrain.methods.byol.BYOL",
+    "pretrain.methods.barlow_twins.BarlowTwins",
+    "visrep.nn.resnet.ResNet",
+    "visrep.nn.exemplar_nets.ExemplarNet",
+    "visrep.data.recipes.recipe",
+    "visrep.data.exemplar.Exemplars",
+    "visrep.data.datasets.image_folder",
+    "visrep.data.datasets.cifar10",
+    "visrep.data.datasets.folder",
+    "visrep.data.voc_labels.voc_labels",
+    "visrep.data.stl10.stl10",
+    "visrep.data.scenes.detection",
+    "visrep.data.scenes.crops",
+    "visrep.data.detection.read_voc",
+    "visrep.data.detection.read_voc_sets",
+    "visrep.data.detection.read_coco",
+]
+
+
+@pytest.mark.parametrize("old", OF_0_1_0)
+def test_a_run_folder_of_0_1_0_goes_on(tmp_path: Path, old: str) -> None:
+    now = renamed.module(old) or old
+    module, _, name = now.rpartition(".")
+    assert callable(getattr(importlib.import_module(module), name))
+    assert renamed.module(now) is None
+    begun(tmp_path, part={"_target_": old}, parts=[{"_target_": old}])
+    begin(tmp_path, part={"_target_": now}, parts=[{"_target_": now}])
+    with pytest.raises(ConfigError, match=r"\(part\._target_\)"):
+        begin(tmp_path, part={"_target_": "visrep.other"}, parts=[{"_target_": now}])

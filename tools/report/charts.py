@@ -1,0 +1,94 @@
+"""The geometry of a line chart; `templates/chart.html` draws it as SVG.
+
+Lengths are in the chart's own units; a phone shows it at about that size in pixels.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 420, 250
+LEFT, RIGHT, TOP, BOTTOM = 46, WIDTH - 12, 12, HEIGHT - 40  # edges of the plot
+MOST_POINTS = 300  # per curve; more cannot be seen at this size
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One curve: its name, its (step, value) points, and pretrained, random or other."""
+
+    name: str
+    points: list[Point]
+    kind: str = "pretrained"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A chart laid out.
+
+    Attributes:
+        rows, columns: (position, value) of the ticks.
+        levels: (position, position of the label, name, value) of the dashed lines.
+        curves: (kind, points) of the lines.
+        key: (name, kind), each once.
+    """
+
+    title: str
+    y_label: str
+    rows: list[Point]
+    columns: list[Point]
+    levels: list[tuple[float, float, str, float]]
+    curves: list[tuple[str, list[Point]]]
+    key: list[tuple[str, str]]
+
+
+def ticks(low: float, high: float, *, most: int = 5) -> list[float]:
+    """Round numbers from `low` to `high`, both inside, at most `most` + 1 of them."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def chart(
+    series: Sequence[Series], *, title: str, y_label: str, levels: Mapping[str, float]
+) -> Chart:
+    """Lay out a chart of `series`, at least one; `levels` are drawn across, each with its name."""
+    xs = [x for curve in series for x, _ in curve.points]
+    ys = [*levels.values(), *(y for curve in series for _, y in curve.points)]
+    low, high = min(ys), max(ys)
+    margin = 0.06 * (high - low) or 0.5 * abs(high) or 1.0
+    low, high = (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
+    first, last = min(xs), max(max(xs), min(xs) + 1)
+
+    def across(x: float) -> float:
+        return LEFT + (x - first) / (last - first) * (RIGHT - LEFT)
+
+    def down(y: float) -> float:
+        return BOTTOM - (y - low) / (high - low) * (BOTTOM - TOP)
+
+    lines: list[tuple[float, float, str, float]] = []
+    for name, value in sorted(levels.items(), key=lambda level: -level[1]):
+        y = down(value)
+        # The label is above its line, or below it where the line above is too near to leave room.
+        room = not lines or abs(lines[-1][0] - y) > 17
+        lines.append((y, y - 5 if room else y + 13, name, value))
+    curves = []
+    for curve in series:
+        stride = math.ceil(len(curve.points) / MOST_POINTS)
+        shown = [*curve.points[:-1:stride], curve.points[-1]]
+        curves.append((curve.kind, [(across(x), down(y)) for x, y in shown]))
+    return Chart(
+        title=title,
+        y_label=y_label,
+        rows=[(down(value), value) for value in ticks(low, high)],
+        columns=[(across(value), value) for value in ticks(first, last, most=4)],
+        levels=lines,
+        curves=curves,
+        key=list(dict.fromkeys((curve.name, curve.kind) for curve in series)),
+    )

@@ -1,0 +1,36 @@
+"""Pictures that the page holds itself, as `data:` addresses."""
+
+import base64
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from visrep.data.images import read_image
+
+
+def embedded(path: str | Path, kind: str, *, largest: int | None = None) -> str:
+    """An image file, decoded and encoded again as `kind` png or jpeg, so that it is an image.
+
+    Of more than `largest` pixels a side it is made smaller.
+
+    Raises:
+        BrokenImage: it is none.
+    """
+    image = Image.fromarray(read_image(path).permute(1, 2, 0).numpy())
+    if largest:
+        image.thumbnail((largest, largest))
+    stream = io.BytesIO()
+    image.save(stream, kind, optimize=True, quality=88, subsampling=0)  # JPEG's; PNG has neither
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def encoded_png(data: str) -> str:
+    """A PNG that a JSON file holds in base64.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not base64.b64decode(data, validate=True).startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError("an image is no PNG")
+    return f"data:image/png;base64,{data}"
