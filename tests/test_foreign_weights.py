@@ -40,9 +40,11 @@ def foreign(folder: Path, content: object) -> tuple[Path, Path]:
 
 
 def numbers(file: Path) -> list[tuple[str, str, float]]:
-    """(weights, metric, value) of all records but times."""
-    records = results.read(file)
-    return [(r.weights, r.metric, r.value) for r in records if not r.metric.endswith("_ms")]
+    """(weights, metric, value) of all records, 0 for a time."""
+    return [
+        (r.weights, r.metric, 0.0 if r.metric.endswith("_ms") else r.value)
+        for r in results.read(file)
+    ]
 
 
 def same(folder: Path, content: object, run: Callable[[Path, Path], None]) -> None:
