@@ -67,6 +67,7 @@ REQUIRED = (
     Part(name="tqdm", module="tqdm", least="4.66"),
     Part(name="matplotlib", module="matplotlib.figure", least="3.8"),
     Part(name="Jinja2", module="jinja2", least="3.1"),
+    Part(name="MarkupSafe", module="markupsafe"),
 )
 
 EXPORT = {"without": "no visrep export", "remedy": "pip install 'visrep[export]'"}
