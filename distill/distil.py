@@ -69,9 +69,9 @@ def teacher_from(
             "finetuned net), or teacher_weights=random to try things out"
         )
     if weights == "random":
-        net = Classifier(
-            encoder=backbone(teacher, seed=seed, role="teacher"), classes=classes, zero_init=False
-        )
+        encoder = backbone(teacher, seed=seed, role="teacher")
+        with seeded(seed, "teacher", "classifier"):
+            net = Classifier(encoder=encoder, classes=classes, zero_init=False)
         plain = Preprocess(size=size, resize=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         return net, plain, "none"
     loaded = load_classifier(weights)

@@ -61,6 +61,9 @@ def test_teacher_is_a_file_or_a_named_backbone_with_weights(tmp_path: Path) -> N
     assert digest == "none"
     assert fresh.fc.weight.any()
     assert fresh.encoder.spec == named.spec
+    torch.rand(7)  # what was drawn elsewhere does not matter
+    again = build("resnet18_small_w8", "random")[0]
+    assert all(map(torch.equal, fresh.state_dict().values(), again.state_dict().values()))
 
 
 @pytest.mark.parametrize(
