@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from visrep import dist
-from visrep.config import choices, instantiate, named
+from visrep.config import instantiate
 from visrep.data.dataset import ImageDataset, checked
 from visrep.data.preprocess import Preprocess
 from visrep.distill.classifier_training import measure, parameters, total_steps, trainer_of
@@ -25,6 +25,7 @@ from visrep.distill.finetune import labelled
 from visrep.engine.evaluation import input_of
 from visrep.engine.run import open_run
 from visrep.errors import ConfigError
+from visrep.groups import choices, named
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.classifier import Classifier
 from visrep.nn.resnet import ResNet

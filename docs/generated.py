@@ -14,7 +14,7 @@ import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from visrep import config
+from visrep import groups
 from visrep.cli import COMMANDS, config_name
 from visrep.paths import config_dir
 
@@ -82,10 +82,10 @@ def command(name: str) -> str:
             "`required` has no default. `null` is computed, or off, as its line says.",
             "",
         ]
-    groups = config.groups_of(config_name(name))
-    if groups:
+    chosen = groups.groups_of(config_name(name))
+    if chosen:
         lines += ["## Choices", ""]
-    for group, names in groups.items():
+    for group, names in chosen.items():
         rows = ["| choice | what it is |", "|---|---|"]
         rows += [f"| `{choice}` | {escape(about(group, choice))} |" for choice in names]
         if len(names) > LONG:
@@ -212,6 +212,6 @@ def row(*cells: object) -> str:
 
 def files_of(group: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and content of each yaml file of a group."""
-    for name in config.choices(group):
+    for name in groups.choices(group):
         path = config_dir() / group / f"{name}.yaml"
         yield name, yaml.safe_load(path.read_text(encoding="utf-8")) or {}

@@ -7,10 +7,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from visrep import dist
-from visrep.config import choices, named
 from visrep.data.views.params import View
 from visrep.engine.optim import scaled_lr
 from visrep.errors import ConfigError
+from visrep.groups import choices, named
 from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.resnet import STEM_STRIDES, ResNet
 from visrep.pretrain.method import Method, Plan

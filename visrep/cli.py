@@ -158,13 +158,13 @@ def _overview() -> str:
 
 
 def _help(command: str, overrides: list[str]) -> str:
-    from visrep import config
+    from visrep import config, groups
 
     config.use_strangers(config.parse(overrides))
     text = (config_dir() / f"{config_name(command)}.yaml").read_text(encoding="utf-8").rstrip()
     lines = [f"visrep {command}: {COMMANDS[command][1]}", "", "Settings and their defaults:", ""]
     lines += [f"  {line}" for line in text.splitlines()]
-    for group, names in config.groups_of(config_name(command)).items():
+    for group, names in groups.groups_of(config_name(command)).items():
         lines += ["", f"Choices of {group}=:", f"  {' '.join(names)}"]
     lines += [
         "",

@@ -6,14 +6,12 @@ belong to every command: `plugins=` names modules of the user's, `config_dir=` a
 files in groups like ours, whose names become choices beside ours.
 """
 
-import difflib
 import importlib
 import inspect
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -24,15 +22,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from visrep import plugins, renamed
+from visrep import groups, plugins, renamed
 from visrep.errors import ConfigError, UserError
 from visrep.paths import config_dir
 
 # Hydra would call anything a yaml names; ours name only these, beside the modules of plugins=.
 TRUSTED = ("visrep.", "torch.optim.")
 STRANGERS = ("plugins", "config_dir")  # keys of every command
-
-_own_folder: Path | None = None  # the user's config_dir=
 
 
 def instantiate(node: DictConfig | dict[str, Any] | None, **kwargs: Any) -> Any:
@@ -94,7 +90,7 @@ def compose(command: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, li
             read; a required value that is not given.
     """
     parsed = use_strangers(parse(overrides))
-    own = groups_of(command)
+    own = groups.groups_of(command)
     chosen = [o for o in parsed if _is_choice(o, own)]
     _check_renamed(command, parsed)
     _check_choices(chosen, own)
@@ -107,11 +103,11 @@ def compose(command: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, li
             open_group = re.match("You must specify '(.+?)'", _first_line(error))
             if open_group:  # neither the command, nor the user, nor another choice says it
                 group = open_group[1]
-                names = ", ".join(choices(group))
+                names = ", ".join(groups.choices(group))
                 raise ConfigError(f"give a value: {group}=..., one of {names}") from error
             raise ConfigError(_first_line(error)) from error
     for override in chosen:
-        check_name(override.key_or_group.lstrip("/"), override.value(), cfg)
+        groups.check_name(override.key_or_group.lstrip("/"), override.value(), cfg)
     known: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
     accepted = [
         line if _is_choice(override, own) else _set(cfg, override, known)
@@ -175,7 +171,9 @@ def first_of(override: str) -> str:
 
 
 def _search_path() -> str:
-    return f"hydra.searchpath=[{','.join(_quoted(f'file://{path}') for path in _folders()[1:])}]"
+    return (
+        f"hydra.searchpath=[{','.join(_quoted(f'file://{path}') for path in groups.folders()[1:])}]"
+    )
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -192,22 +190,12 @@ def use_strangers(overrides: Sequence[Override]) -> list[Override]:
     Raises:
         ConfigError: a module or the folder is not there, or a file in it has a name of ours.
     """
-    global _own_folder
     for override in overrides:
         value = override.value()
         if override.key_or_group == "plugins":
             plugins.load([str(name) for name in (value if isinstance(value, list) else [value])])
         elif override.key_or_group == "config_dir":
-            folder = Path(str(value)).absolute()
-            if not folder.is_dir():
-                raise ConfigError(f"config_dir={value}: there is no such folder")
-            for path in folder.glob("*/*.yaml"):
-                if (config_dir() / path.relative_to(folder)).exists():
-                    raise ConfigError(
-                        f"config_dir={value}: {path.parent.name}={path.stem} is a choice of "
-                        "visrep's own; give the file another name"
-                    )
-            _own_folder = folder
+            groups.use_folder(str(value))
     return [o for o in overrides if o.key_or_group not in STRANGERS]
 
 
@@ -215,82 +203,11 @@ def strangers() -> list[str]:
     """The `plugins=` and `config_dir=` in use, as settings for a command of a chain."""
     named = plugins.names()
     lines = [f"plugins=[{','.join(named)}]"] if named else []
-    return lines + ([f"config_dir={_quoted(str(_own_folder))}"] if _own_folder else [])
+    return lines + [f"config_dir={_quoted(str(folder))}" for folder in groups.folders()[1:]]
 
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "\\'") + "'"
-
-
-def _folders() -> list[Path]:
-    """Where the files of groups lie, ours first."""
-    return [config_dir(), *([_own_folder] if _own_folder else [])]
-
-
-def groups_of(command: str) -> dict[str, list[str]]:
-    """The groups of choices that `command` uses: name -> choices."""
-    return {group: choices(group) for group, _ in _chosen_in(config_dir() / f"{command}.yaml")}
-
-
-def sources(command: str, overrides: Sequence[str]) -> list[Path]:
-    """The yaml files that make the configuration of `command` under `overrides`, sorted.
-
-    Those of every choice that is made, by an override, by the command's own defaults or by a chosen
-    file; also of one that a later choice displaces. None for a command without a yaml.
-    """
-    chosen = [line.partition("=")[::2] for line in overrides]
-    waiting = [config_dir() / f"{command}.yaml"]
-    waiting += [path for group, name in chosen for path in _files(group, name)]
-    found: set[Path] = set()
-    while waiting:
-        path = waiting.pop()
-        if path not in found and path.is_file():
-            found.add(path)
-            waiting += [file for group, name in _chosen_in(path) for file in _files(group, name)]
-    return sorted(found)
-
-
-def _files(group: str, name: Any) -> list[Path]:
-    return [folder / group / f"{name}.yaml" for folder in _folders()]
-
-
-def _chosen_in(path: Path) -> list[tuple[str, Any]]:
-    """Group and choice of each line of a defaults list; "override /optim@where" is optim."""
-    import yaml
-
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    # A plain name is a file of the same group.
-    lines = [line for line in content.get("defaults", []) if line != "_self_"]
-    chosen = [line if isinstance(line, dict) else {path.parent.name: line} for line in lines]
-    pairs = [pair for line in chosen for pair in line.items()]
-    return [(re.sub(r"^(override |optional )*/?|@.*$", "", key), name) for key, name in pairs]
-
-
-def choices(group: str) -> list[str]:
-    """The names of the yaml files of `group`, the user's among them."""
-    return sorted({path.stem for folder in _folders() for path in (folder / group).glob("*.yaml")})
-
-
-def named(group: str, name: str) -> DictConfig:
-    """The yaml `group/name` alone, for keys whose value names a file of a group.
-
-    Raises:
-        ConfigError: there is no such file; the message names the nearest.
-    """
-    if name not in choices(group):
-        raise ConfigError(f"{group}={name}: {_did_you_mean(name, choices(group))}")
-    loaded = OmegaConf.load(next(path for path in _files(group, name) if path.is_file()))
-    assert isinstance(loaded, DictConfig)
-    return loaded
-
-
-def check_name(group: str, name: object, content: DictConfig) -> None:
-    """Raise ConfigError where `group/name` calls itself otherwise, as a copied file does."""
-    said = content.get(group)
-    if isinstance(said, str) and isinstance(name, str) and said != name:
-        raise ConfigError(
-            f"{group}={name} calls itself {said}: write {group}: {name} into {group}/{name}.yaml"
-        )
 
 
 def _is_choice(override: Override, own: Mapping[str, Any]) -> bool:
@@ -314,7 +231,7 @@ def _check_choices(chosen: Sequence[Override], own: dict[str, list[str]]) -> Non
     for group, value in values.items():
         for name in value if isinstance(value, list) else [value]:
             if isinstance(name, str) and str(name) not in own[group]:
-                raise ConfigError(f"{group}={name}: {_did_you_mean(name, own[group])}")
+                raise ConfigError(f"{group}={name}: {groups.did_you_mean(name, own[group])}")
     if isinstance(values.get("paper"), str) and "method" in values:
         raise ConfigError(
             f"paper={values['paper']} brings its method, and method={values['method']} would leave "
@@ -336,7 +253,7 @@ def _set(cfg: DictConfig, override: Override, known: dict[str, Any]) -> str:
     if not isinstance(node, dict):
         node = {}
     if name not in node and name not in _parameters(node.get("_target_")):
-        raise ConfigError(f"unknown key {path}: {_did_you_mean(path, sorted(_keys(known)))}")
+        raise ConfigError(f"unknown key {path}: {groups.did_you_mean(path, sorted(_keys(known)))}")
     try:
         if override.is_delete():
             with open_dict(cfg):
@@ -373,12 +290,3 @@ def _parameters(target: str | None) -> list[str]:
         return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
     except (ImportError, AttributeError, TypeError, ValueError):
         return []
-
-
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
-    if not near:  # the last part may be right under another parent
-        last = word.rpartition(".")[2]
-        near = [key for key in known if key.rpartition(".")[2] == last][:1]
-    listed = ", ".join(known) if len(known) <= 40 else "what --help lists"
-    return f"did you mean {near[0]}?" if near else f"choose from {listed}"

@@ -7,9 +7,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from tests.pretrain.methods.steps import tiny_encoder
-from visrep.config import choices, compose
+from visrep.config import compose
 from visrep.data.views.params import View
 from visrep.errors import ConfigError
+from visrep.groups import choices
 from visrep.nn.batchnorm import BatchNorm, set_batchnorm
 from visrep.nn.resnet import ResNet
 from visrep.pretrain.checks import check, feature_maps, learning_rate, recipe_of, require_statistics

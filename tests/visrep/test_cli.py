@@ -4,7 +4,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from visrep import config
+from visrep import config, groups
 from visrep.cli import COMMANDS, main
 from visrep.errors import ConfigError
 from visrep.paths import config_dir
@@ -108,14 +108,14 @@ def test_a_constructor_argument_that_the_yaml_does_not_state_is_accepted():
 
 
 def test_sources_are_the_files_that_a_command_reads():
-    found = config.sources("pretrain", ["data=scenes", "method=byol_scenes", "optim.lr=1", "out=x"])
+    found = groups.sources("pretrain", ["data=scenes", "method=byol_scenes", "optim.lr=1", "out=x"])
     names = {path.relative_to(config_dir()).with_suffix("").as_posix() for path in found}
     assert names >= {"pretrain", "data/scenes", "method/byol_scenes", "views/scenes_strong",
                      "optim/sgd", "backbone/resnet50"}  # fmt: skip
     assert not names & {"method/simclr_scenes", "rehearse", "views/scenes"}
-    paper = config.sources("pretrain", ["paper=byol_1000ep"])
+    paper = groups.sources("pretrain", ["paper=byol_1000ep"])
     assert config_dir() / "method" / "byol.yaml" in paper  # one that a chosen file chooses
-    assert config.sources("no_such_command", ["a=b"]) == []
+    assert groups.sources("no_such_command", ["a=b"]) == []
 
 
 def test_nothing_outside_our_packages_is_instantiated():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from visrep import config
+from visrep import config, groups
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
 from visrep.pretrain.train import make_method
@@ -52,7 +52,7 @@ def entrants(
     Raises:
         ConfigError: one has no recipe, is named twice, or has no share of the time.
     """
-    choices = [name for name in config.choices("method") if name.endswith(RECIPE)]
+    choices = [name for name in groups.choices("method") if name.endswith(RECIPE)]
     known = [name.removesuffix(RECIPE) for name in choices]
     if not names or len(set(names)) < len(names) or set(names) - set(known):
         raise ConfigError(f"methods={names}: choose from {', '.join(known)}, each once")
@@ -63,7 +63,7 @@ def entrants(
 
 
 def _entrant(name: str, net: str, seed: int, share: float) -> Entrant:
-    defaults = config.named("method", name + RECIPE).get("defaults", [])
+    defaults = groups.named("method", name + RECIPE).get("defaults", [])
     own = any("override /backbone" in line for line in defaults)
     backbone = () if own else (f"backbone={net}",)
     recipe = ("data=scenes", f"method={name}{RECIPE}", *backbone, f"seed={seed}")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from visrep import __version__, config, files, results
+from visrep import __version__, config, files, groups, results
 from visrep.errors import UserError
 
 
@@ -153,7 +153,7 @@ def _run(job: Job, out: Path) -> int | None:
     mark = out / ".done" / job.name
     # What a job made is its command's and its inputs'; a remade input makes its users again.
     inputs = [mark.parent / need for need in job.needs]
-    read = _digest(config.sources(job.arguments[0], job.arguments[1:]))
+    read = _digest(groups.sources(job.arguments[0], job.arguments[1:]))
     wanted = shlex.join([__version__, read, *arguments, *(_stamp(path) for path in inputs)])
     if mark.exists():
         if job.arguments[0] != "report" and mark.read_text() == wanted:

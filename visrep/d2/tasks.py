@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from visrep.config import check_name, choices, named
 from visrep.d2 import settings
 from visrep.d2.heads import EXTRA_NORM
 from visrep.d2.pkl import describe
 from visrep.d2.recipe import DetectionRecipe
 from visrep.errors import ConfigError
+from visrep.groups import check_name, choices, named
 from visrep.paths import config_dir
 from visrep.weights.encoder_file import EncoderFile
 

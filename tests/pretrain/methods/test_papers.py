@@ -8,10 +8,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from visrep.config import choices, compose, instantiate
+from visrep.config import compose, instantiate
 from visrep.engine import optim
 from visrep.engine.run import open_run
 from visrep.errors import ConfigError
+from visrep.groups import choices
 from visrep.nn.exemplar_nets import ExemplarNet
 from visrep.paths import config_dir
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from tests.pretrain.methods.steps import Now, batch_of, tiny_encoder
-from visrep.config import choices, compose, instantiate
+from visrep.config import compose, instantiate
 from visrep.engine import optim, snapshot
 from visrep.engine.hooks import Hook
 from visrep.engine.trainer import Trainer
+from visrep.groups import choices
 from visrep.nn.embeddings import effective_rank, spread
 from visrep.pretrain.method import require_contract
 

@@ -49,7 +49,7 @@ def test_a_changed_recipe_makes_its_job_again(commands, monkeypatch, tmp_path):
     (folder / "ok.yaml").write_text("seed: 0\n")
     (folder / "method" / "a.yaml").write_text("lr: 1\n")
     (folder / "method" / "b.yaml").write_text("lr: 1\n")
-    monkeypatch.setattr("visrep.config.config_dir", lambda: folder)
+    monkeypatch.setattr("visrep.groups.config_dir", lambda: folder)
     chain = [Job(name, ("ok", f"method={name}"), (), 1) for name in "ab"]
     run_all(chain, commands, slots=2)
     (folder / "method" / "a.yaml").write_text("lr: 2\n")

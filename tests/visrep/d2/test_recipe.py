@@ -4,10 +4,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.transfer.detection.shapes import small_recipe
-from visrep.config import choices, compose
+from visrep.config import compose
 from visrep.d2 import tasks
 from visrep.d2.recipe import DetectionRecipe
 from visrep.errors import ConfigError
+from visrep.groups import choices
 
 # Detectron2 alone reads the data of these; any others of COCO's form can be given.
 WITHOUT_DATA = ("cityscapes_fpn", "lvis05_fpn_1x")

@@ -8,6 +8,7 @@ import yaml
 from tests.oracles.detectron2_files import config, converted
 from tests.oracles.encoders import encoder_file, in_memory
 from visrep import config as configs
+from visrep import groups
 from visrep.cli import main
 from visrep.d2 import pkl as d2
 from visrep.d2 import tasks
@@ -17,7 +18,7 @@ from visrep.d2.weights import place_of
 from visrep.errors import ConfigError
 from visrep.paths import config_dir
 
-TASKS = [task for task in configs.choices("task") if task != "scenes"]
+TASKS = [task for task in groups.choices("task") if task != "scenes"]
 NARROW = {"depth": 50, "width": 0.0625, "stem": "imagenet"}
 
 
@@ -119,7 +120,7 @@ def test_a_task_on_other_data_than_detectron2s_has_no_config_of_its():
 
 def test_a_strangers_task_is_one_yaml(tmp_path, monkeypatch, capsys):
     """`visrep detect` runs it, `visrep convert` writes it, and the linter knows its numbers."""
-    monkeypatch.setattr(configs, "_own_folder", None)  # what it was before is put back
+    monkeypatch.setattr(groups, "_own_folder", None)  # what it was before is put back
     (tmp_path / "own/task").mkdir(parents=True)
     (tmp_path / "own/task/mine.yaml").write_text(MINE)
     strangers = f"config_dir={tmp_path}/own"

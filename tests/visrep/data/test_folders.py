@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torchvision import datasets as tv
 
 from tests.visrep.data.pictures import SHARED, write_picture
-from visrep import config
+from visrep import config, groups
 from visrep.data.dataset import ImageFiles, MemoryImages
 from visrep.data.folders import (
     MAX_BROKEN,
@@ -234,12 +234,12 @@ def test_the_test_part_is_test_or_else_val(parted, log_lines):
 
 
 def test_imagenet_s_test_part_is_val():
-    assert config.named("data", "imagenet").test.split == "val"
+    assert groups.named("data", "imagenet").test.split == "val"
 
 
-@pytest.mark.parametrize("name", config.choices("data"))
+@pytest.mark.parametrize("name", groups.choices("data"))
 def test_the_nodes_fit_their_readers(name, tmp_path):
-    node = OmegaConf.create({"data": config.named("data", name)})
+    node = OmegaConf.create({"data": groups.named("data", name)})
     if name != "scenes":
         node.data.root = str(tmp_path)
     for split in ("train", "test"):
@@ -254,13 +254,13 @@ def test_the_nodes_fit_their_readers(name, tmp_path):
 
 def test_one_key_sets_the_tolerated_share(tmp_path):
     """`max_broken` of pretrain also holds where the images are read into memory."""
-    node = {"data": config.named("data", "folder"), "max_broken": 0.25}
+    node = {"data": groups.named("data", "folder"), "max_broken": 0.25}
     assert OmegaConf.create(node).data.train.max_broken == 0.25
     assert OmegaConf.create({"data": node["data"]}).data.train.max_broken == MAX_BROKEN
 
 
 def test_a_data_node_without_a_folder_says_which_key(tmp_path):
-    node = OmegaConf.create({"data": config.named("data", "imagenet")})
+    node = OmegaConf.create({"data": groups.named("data", "imagenet")})
     with pytest.raises(ConfigError, match=r"add data\.root=PATH"):
         config.instantiate(node.data.train)
 

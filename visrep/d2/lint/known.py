@@ -4,9 +4,9 @@ import functools
 import re
 from collections.abc import Sequence
 
-from visrep.config import choices
 from visrep.d2.recipe import DATA, DetectionRecipe, flat
 from visrep.d2.tasks import recipe_of
+from visrep.groups import choices
 
 # Of no task here: numbers of classes; published lengths at the batch of the tasks on such data.
 CLASSES = {"lvis_v1": 1203}

@@ -6,19 +6,19 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.visrep.data.pictures import coco_content, voc_object, write_coco, write_voc
-from visrep import config
+from visrep import config, groups
 from visrep.data import detection
 from visrep.data.detection import boxes, coco, voc
 
 
 def node(name, **values):
-    loaded = OmegaConf.create({"detection": config.named("detection", name)})
+    loaded = OmegaConf.create({"detection": groups.named("detection", name)})
     for key, value in values.items():
         OmegaConf.update(loaded, f"detection.{key}", value)
     return loaded.detection
 
 
-@pytest.mark.parametrize("name", config.choices("detection"))
+@pytest.mark.parametrize("name", groups.choices("detection"))
 def test_the_nodes_fit_their_readers(name, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     loaded = node(name)

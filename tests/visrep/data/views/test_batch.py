@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from tests.oracles.views import photos, view_of
-from visrep.config import choices, instantiate, named
+from visrep.config import instantiate
 from visrep.data.views import batch as views_module
 from visrep.data.views.batch import Views
 from visrep.data.views.spec import make_view
+from visrep.groups import choices, named
 
 ALL = {
     "jitter": (0.8, 0.8, 0.8, 0.2),

@@ -4,11 +4,12 @@ import inspect
 
 import pytest
 
-from visrep.config import choices, instantiate, named
+from visrep.config import instantiate
 from visrep.data.views.operation import Operation
 from visrep.data.views.operations import OURS, Blur, Gray, Jitter
 from visrep.data.views.spec import make_view, make_views
 from visrep.errors import ConfigError
+from visrep.groups import choices, named
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NOTHING = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
