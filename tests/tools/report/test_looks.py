@@ -28,9 +28,12 @@ def seen(page: str, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
         f'srcdoc="{html.escape(page)}"></iframe>'
         for width, scheme in FRAMES
     )
+    pictures = "".join(
+        f'<img src="{source}">' for source in re.findall(r'<image\s+href="(.*?)"', page)
+    )
     around = folder / "around.html"
     around.write_text(
-        f'<!DOCTYPE html><meta charset="utf-8"><pre id="findings"></pre>{frames}'
+        f'<!DOCTYPE html><meta charset="utf-8"><pre id="findings"></pre>{pictures}{frames}'
         f"<script>{PROBE.read_text(encoding='utf-8')}</script>",
         encoding="utf-8",
     )
@@ -39,9 +42,9 @@ def seen(page: str, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
         *(str(BROWSER), "--headless", "--no-sandbox", "--no-first-run"),
         *(f"--disable-{word}" for word in quiet),
         *(f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr"),
-        *("--virtual-time-budget=20000", "--dump-dom", around.as_uri()),
+        *("--dump-dom", around.as_uri()),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     found = re.search('<pre id="findings">(.+?)</pre>', done.stdout)
     assert found, done.stderr
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
