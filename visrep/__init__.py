@@ -14,7 +14,7 @@ Methods, data sets and formats of one's own are built on the modules that docs/e
 import importlib
 import sys
 
-from visrep.renamed import Successors
+from visrep.renamed import Successors as _Successors
 
 __version__ = "0.1.0"
 
@@ -30,7 +30,7 @@ _PLACES = {
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
-sys.meta_path.append(Successors())
+sys.meta_path.append(_Successors())
 
 
 def __getattr__(name: str) -> object:
