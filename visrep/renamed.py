@@ -7,27 +7,27 @@ from importlib.abc import MetaPathFinder
 
 # command -> key -> what to type now.
 KEYS: dict[str, dict[str, str]] = {
-    "convert": {"d2_task": "task=NAME"},
-    "demo": {"recipe": "pretraining="},
-    "finetune": {"finetune_recipe": "finetune_for=NAME is its name now"},
-    "distill": {"distill_recipe": "distill_for=NAME is its name now"},
+    "convert": {"d2_task": "it is task=NAME now"},
+    "demo": {"recipe": "it is pretraining= now"},
+    "finetune": {"finetune_recipe": "it is finetune_for=NAME now"},
+    "distill": {"distill_recipe": "it is distill_for=NAME now"},
     "detect": {
-        "protocol": "task=NAME is the recipe now",
+        "protocol": "the recipe is task=NAME now",
     },
     "benchmark": {
-        "passes": "it is what the method's class says now",
+        "passes": "the method's class says it now",
     },
     "rehearse": {
-        "recipes": "shares.METHOD=NUMBER now; passes are what the method's class says",
+        "recipes": "it is shares.METHOD=NUMBER now; passes are what the method's class says",
     },
 }
 # command -> "key=value" -> what to type now.
 VALUES: dict[str, dict[str, str]] = {
     "detect": {
-        "protocol=short": "task=scenes",
-        "protocol=lvis05_fpn": "task=lvis05_fpn_1x",
-        "task=detection": "outputs=boxes; task=NAME is the recipe now",
-        "task=instance": "outputs=masks; task=NAME is the recipe now",
+        "protocol=short": "it is task=scenes now",
+        "protocol=lvis05_fpn": "it is task=lvis05_fpn_1x now",
+        "task=detection": "it is outputs=boxes now, and task=NAME is the recipe",
+        "task=instance": "it is outputs=masks now, and task=NAME is the recipe",
     },
 }
 
