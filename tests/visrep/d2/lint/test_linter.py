@@ -12,7 +12,7 @@ import yaml
 
 from tests.oracles.detectron2_files import converted
 from tests.oracles.encoders import PREPROCESS, encoder_file, in_memory, net
-from visrep import config as configs
+from visrep import groups
 from visrep.d2 import pkl as d2
 from visrep.d2.lint.config import DEFAULTS, read_config
 from visrep.d2.lint.known import classes_of, lengths_on
@@ -88,7 +88,7 @@ def test_a_good_config_has_nothing_but_a_note_on_the_weights(tmp_path, text):
     assert [(f.severity, f.check) for f in found.values()] == [("note", "no-weights")]
 
 
-@pytest.mark.parametrize("task", [task for task in configs.choices("task") if task != "scenes"])
+@pytest.mark.parametrize("task", [task for task in groups.choices("task") if task != "scenes"])
 @pytest.mark.parametrize("spec", [R50, {}], ids=["r50", "r18 small"])
 def test_what_convert_writes_is_good(tmp_path, task, spec):
     if task == "voc0712_dc5" and not spec:
