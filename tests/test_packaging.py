@@ -56,9 +56,6 @@ def unpacked(checkout, tmp_path_factory) -> Path:
 def trains(command: tuple[str | Path, ...], out: Path, cwd: Path, **env: str) -> None:
     call(*command, *TRAIN, f"out={out}", cwd=cwd, **env)
     assert (out / "encoder.safetensors").exists()
-    views = out.with_suffix(".png")
-    call(*command, "views", "data=scenes", "views=scenes", f"out={views}", cwd=cwd, **env)
-    assert views.exists()
 
 
 def test_bare_checkout(checkout, tmp_path):
@@ -91,7 +88,13 @@ def test_wheel(unpacked, checkout, tmp_path):
         }
         packed = unpacked / "visrep" / folder
         assert wanted <= {path.relative_to(packed) for path in packed.rglob("*")}, folder
-    trains((sys.executable, "-m", "visrep"), tmp_path / "run", tmp_path, PYTHONPATH=str(unpacked))
+    path = {"PYTHONPATH": str(unpacked)}
+    trains((sys.executable, "-m", "visrep"), tmp_path / "run", tmp_path, **path)
+    views, page = tmp_path / "views.png", tmp_path / "report.html"
+    program = (sys.executable, "-m", "visrep")
+    call(*program, "views", "data=scenes", "views=scenes", f"out={views}", cwd=tmp_path, **path)
+    call(*program, "report", f"runs={tmp_path}", f"out={page}", cwd=tmp_path, **path)
+    assert views.exists() and "<h1>SimCLR on scenes" in page.read_text()
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ def test_it_is_a_choice_beside_ours_and_trusted_only_by_name(place):
     assert "Traceback" not in output and not (place / "runs" / "no" / "snapshots").exists()
 
 
+@pytest.mark.slow
 def test_it_can_be_rehearsed_beside_ours(place):
     code = (
         "from visrep import config; from visrep.tools.chain import rehearse;"
