@@ -18,8 +18,9 @@ from torch import Tensor
 from visrep import dist
 from visrep.config import instantiate
 from visrep.data.dataset import ImageDataset, checked
+from visrep.data.order import total_steps
 from visrep.data.preprocess import Preprocess
-from visrep.distill.classifier_training import measure, parameters, total_steps, trainer_of
+from visrep.distill.classifier_training import measure, parameters, trainer_of
 from visrep.distill.distillation import Distillation
 from visrep.distill.finetune import labelled
 from visrep.engine.evaluation import input_of

@@ -19,9 +19,10 @@ from torch import Tensor
 from visrep import dist
 from visrep.config import instantiate
 from visrep.data.dataset import ImageDataset, checked
+from visrep.data.order import total_steps
 from visrep.data.preprocess import Preprocess
 from visrep.data.splits import describe_list, label_subset, read_list, write_list
-from visrep.distill.classifier_training import measure, parameters, total_steps, trainer_of
+from visrep.distill.classifier_training import measure, parameters, trainer_of
 from visrep.engine.evaluation import input_of, shared_classes
 from visrep.engine.run import open_run
 from visrep.engine.task import Task
