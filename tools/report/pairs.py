@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from visrep.results import Record
-from visrep.tools.report.rows import Spread, differing, stated
+from visrep.tools.report.nets import differing, nets, stated
+from visrep.tools.report.rows import Spread
 from visrep.tools.report.runs import Runs
 
 
@@ -37,26 +38,43 @@ class Pair:
 
 
 def pairs(runs: Runs) -> list[Pair]:
-    """Teacher against student, one entry per kind of distillation run."""
-    records = runs.records
+    """Teacher against student, one entry per kind of distillation run and teacher.
+
+    Teachers are one where they are repetitions: finetuned from one net, with the same settings.
+    """
+    records, of = runs.records, nets(runs)
+    finetuned = [record for record in records if record.extra.get("finetuned")]
+    apart = differing(record.config for record in finetuned)
+    taught_by = {
+        str(record.extra["finetuned"]): (
+            *(net.name for net in of(record)),
+            record.init,
+            str(record.extra.get("labels")),
+            stated(record.config, apart),
+        )
+        for record in finetuned
+    }
     distilled = [r for r in records if r.task == "distill" and "role" in r.extra]
     exported: dict[str, list[Record]] = {}
     for record in records:
         if record.task == "export":
             exported.setdefault(record.weights, []).append(record)
     keys = differing(record.config for record in distilled)
-    groups: dict[tuple[str, str], dict[str, list[Record]]] = {}
+    groups: dict[tuple, dict[str, list[Record]]] = {}
     for record in distilled:
-        roles = groups.setdefault((record.dataset, stated(record.config, keys)), {})
+        sha256 = str(record.extra.get("teacher"))
+        teacher = taught_by.get(sha256, (f"teacher {sha256[:12]}",))
+        roles = groups.setdefault((record.dataset, stated(record.config, keys), teacher), {})
         roles.setdefault(str(record.extra["role"]), []).append(record)
+    several = len({teacher for _, _, teacher in groups}) > 1
     return [
         Pair(
             dataset=dataset,
-            setting=setting,
+            setting=", ".join(filter(None, (setting, *(teacher if several else ())))),
             teacher=_net(roles.get("teacher", []), exported),
             student=_net(roles.get("student", []), exported),
         )
-        for (dataset, setting), roles in groups.items()
+        for (dataset, setting, teacher), roles in groups.items()
     ]
 
 

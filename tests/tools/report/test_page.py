@@ -47,12 +47,12 @@ def test_the_numbers_on_the_page(chain):
     html = flat(html_of(chain))
     assert "<h1>SimCLR on scenes</h1>" in html
     assert "ResNet-18, width × 0.25, small stem" in html
-    assert '31.0 <span class="range">(30.0–32.0, n=2)</span>' in html
+    assert '31.0 ± 1.4 <span class="range">(30.0–32.0, n=2)</span>' in html
     assert '71.0 <span class="range">(n=1)</span>' in html
     assert '<b class="up">+40.0</b>' in html
     assert "raw pixels, no net: 46.0" in html
     assert "statistics reestimated (31.0; 27.0 initial)" in html
-    assert '81.0 <span class="range">(80.0–82.0, n=3)</span>' in html
+    assert '81.0 ± 1.0 <span class="range">(80.0–82.0, n=3)</span>' in html
     assert '<b class="up">+1.0</b><span class="range">ranges overlap</span>' in html
     assert "−0.5 points" in html
     assert "<td>0.70 M</td><td>0.17 M</td><td>25 %</td>" in html

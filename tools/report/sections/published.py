@@ -12,10 +12,11 @@ from typing import Any
 from markupsafe import Markup
 
 from visrep.results import Record
+from visrep.tools.report.nets import Net, cells, differing, nets, stated
 from visrep.tools.report.rows import Spread
 from visrep.tools.report.runs import Runs
 from visrep.tools.report.section import Context
-from visrep.tools.report.words import init, joined, task
+from visrep.tools.report.words import init, joined, share, task
 
 TITLE = "Published beside measured"
 ORDER = 20
@@ -27,10 +28,12 @@ class Comparison:
 
     Attributes:
         published: (weights, source) -> metric -> value.
-        ours: whose weights -> metric -> records.
+        records: all of ours.
+        ours: whose weights, with which settings -> metric -> records, of one cell.
     """
 
     published: dict[tuple[str, str], dict[str, float]]
+    records: list[Record] = field(default_factory=list)
     ours: dict[str, dict[str, list[Record]]] = field(default_factory=dict)
 
     @property
@@ -53,9 +56,12 @@ def render(context: Context) -> Markup | None:
             context.runs.notes.append(f"The published numbers of {name} cannot be read.")
             continue
         comparison = found.setdefault((name, about), Comparison(published=published))
-        for record in records:
-            ours = comparison.ours.setdefault(_whose(context.runs, record), {})
-            ours.setdefault(record.metric, []).append(record)
+        comparison.records += records
+    for comparison in found.values():
+        for metric in comparison.metrics:
+            of_metric = [record for record in comparison.records if record.metric == metric]
+            for whose, cell in _by_name(of_metric, context.runs).items():
+                comparison.ours.setdefault(whose, {})[metric] = cell
     return context.fill("published.html", found=found) if found else None
 
 
@@ -99,7 +105,26 @@ def _plain(dataset: str) -> str:
     return "".join(filter(str.isalnum, dataset.partition("/")[0].lower()))
 
 
-def _whose(runs: Runs, record: Record) -> str:
-    """Which pretraining's weights were measured, or which initialisation."""
-    origin = runs.origin(record) if record.init == "pretrained" else None
-    return origin.title if origin and origin.pretraining else init(record.init)
+def _by_name(records: list[Record], runs: Runs) -> dict[str, list[Record]]:
+    """Records in cells, by what tells one from another: net, labels, settings where they vary."""
+    of = nets(runs)
+    groups: dict[tuple[str, Net, str], list[Record]] = {}
+    for record in records:
+        labels = record.extra.get("labels")
+        said = "" if labels is None else f"{share(labels)} of labels"
+        for net in of(record):
+            groups.setdefault((record.init, net, said), []).append(record)
+    found = {(start, net) for start, net, _ in groups}
+    several = {start for start, _ in found if sum(start == other for other, _ in found) > 1}
+    shares = {said for _, _, said in groups}
+    made: dict[str, list[Record]] = {}
+    for (start, net, said), members in groups.items():
+        known = start == "pretrained" and runs.origin(members[0]) is not None
+        words = [net.name] if known or start in several else []
+        words += [] if known else [init(start)]
+        words += [said] if len(shares) > 1 else []
+        parts = cells(members)
+        keys = differing(part[0].config for part in parts)
+        for part in parts:
+            made[", ".join(filter(None, (*words, stated(part[0].config, keys))))] = part
+    return made

@@ -39,7 +39,7 @@ def test_a_detection_stands_beside_what_its_task_publishes(tmp_path):
     assert "<h3>voc_c4 · detection · voc/test <small>VOC, 11-point</small></h3>" in html
     assert rows_of(html) == [
         ["Weights, numbers in %", "AP50", "AP"],
-        ["Pretrained measured here", "42.0 (41.0–43.0, n=2)", "–"],
+        ["Pretrained measured here", "42.0 ± 1.4 (41.0–43.0, n=2)", "–"],
         ["Random init measured here", "9.0 (n=1)", "–"],
         ["MoCo v2 published arXiv 1; 5 runs", "82.4", "57.0"],
         ["Random published arXiv 1; 1 run", "60.2", "–"],
