@@ -160,6 +160,23 @@ def load(file: DetectorFile, run: Run) -> Detector:
     return Detector(model, cfg)
 
 
+def config_of(file: DetectorFile, run: Run) -> str:
+    """The config of a detector that the other engine has trained, as yaml.
+
+    Raises:
+        ConfigError: Detectron2 cannot run the net.
+    """
+    made = configure(
+        ResNet(**file.backbone),
+        Preprocess.from_dict(file.preprocess),
+        DetectionDataset(name="measured", classes=file.classes, records=[], skipped=[]),
+        DetectionRecipe(**file.recipe),
+        run=run,
+        workers=0,
+    )
+    return made.dump()
+
+
 def _alone(node: Any) -> None:
     """Norms that share statistics over processes as plain ones: the same net in eval mode."""
     for key, value in node.items():
