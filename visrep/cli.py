@@ -113,7 +113,7 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
     from omegaconf import DictConfig, OmegaConf
 
     from visrep import config
-    from visrep.engine import parallel, run
+    from visrep.engine import lock, parallel, run
 
     name = config_name(command)
     sweep = bool({"-m", "--multirun"} & set(flags))
@@ -136,6 +136,7 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
             entry.main(cfg)
         finally:
             parallel.leave()
+            lock.release()
 
     try:
         config.sweep(name, overrides, main) if sweep else main(cfg)
