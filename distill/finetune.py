@@ -18,6 +18,7 @@ from torch import Tensor
 
 from visrep import dist
 from visrep.config import instantiate
+from visrep.data import identity
 from visrep.data.dataset import ImageDataset, checked
 from visrep.data.preprocess import Preprocess
 from visrep.data.splits import describe_list, label_subset, read_list, write_list
@@ -148,6 +149,7 @@ def main(cfg: DictConfig) -> None:
     preprocess = Preprocess.from_dict(file.preprocess)
 
     indices = labelled(train, cfg.labels, draw=int(cfg.draw))
+    run.know_data(identity.of_images(train, indices=indices))
     write_list(run.out / "labels.txt", train, indices)
     run.settle(settle(cfg, share=len(indices) / len(train)))
     selector = int(cfg.selector)

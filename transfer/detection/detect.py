@@ -19,6 +19,7 @@ from visrep.config import instantiate
 from visrep.d2 import installed
 from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
+from visrep.data import identity
 from visrep.data.detection import DetectionDataset
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError, UserError
@@ -54,6 +55,7 @@ def main(cfg: DictConfig) -> None:
             sum(len(record.boxes) for record in dataset.records),
             len(dataset.skipped),
         )
+    run.know_data(identity.of_detection(train))
     encoder, preprocess, sha256 = frozen_encoder(cfg.weights, init=cfg.init, seed=run.seed)
     settings: dict[str, Any] = {
         "encoder": coarser(encoder, cfg.stem_stride, run),

@@ -96,8 +96,11 @@ def train(
 
     trainable(dataset, masks=recipe.masks)
     cfg = configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
-    found = snapshot.latest(run.out / "snapshots")
+    must = run.config.get("resume") == "must"
+    found = snapshot.latest(run.out / "snapshots", required=must)
     start, state = found or (0, {})
+    if run.data is not None and "data" in state:
+        run.data.changed_since(state["data"], run.out)
     with logged_to(run.out), diverged():
         seed_all_rng(derive_seed(run.seed, "detectron2", start, dist.rank()) % 2**31)
         model = build_model(cfg)
@@ -111,10 +114,21 @@ def train(
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
             run.log.info("resumed from iteration %d; the order of images is a new one", start)
+            before = state.get("total_steps", recipe.iterations)
+            if before != recipe.iterations:
+                run.log.info(
+                    "the run has %d iterations instead of %d: its learning rate goes on by the "
+                    "schedule of the longer one",
+                    recipe.iterations,
+                    before,
+                )
 
         def save(step: int) -> None:
             parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-            state = {name: dict(part.state_dict()) for name, part in parts.items()}
+            state: dict[str, Any] = {name: dict(part.state_dict()) for name, part in parts.items()}
+            state["total_steps"] = recipe.iterations
+            if run.data is not None:
+                state["data"] = run.data.digest
             snapshot.save(run.out / "snapshots", step, state)
             dist.barrier()
 

@@ -20,7 +20,7 @@ from visrep.data.dataset import ImageDataset
 from visrep.data.preprocess import Preprocess
 from visrep.engine.extraction import batches, extract
 from visrep.engine.precision import autocast_dtype
-from visrep.errors import ConfigError
+from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path
 from visrep.nn.resnet import ResNet
 from visrep.paths import cache_dir
@@ -70,17 +70,25 @@ def cached(
             progress=True,
             **loading,
         )
-        metadata = {"format": FORMAT, "key": text, "sha256": _digest(features)}
+        _keep(path, features, key=text)
+    return features
+
+
+def _keep(path: Path, features: Tensor, *, key: str) -> None:
+    """Write an entry; where that cannot be, say so: the features are as good without it."""
+    metadata = {"format": FORMAT, "key": key, "sha256": _digest(features)}
+    try:
         with atomic_path(path) as temporary:
             save_file({"features": features}, temporary, metadata=metadata)
-    return features
+    except (UserError, SafetensorError, OSError) as error:
+        log.warning("the features are not kept for the next command: %s", error)
 
 
 def _read(path: Path, key: str) -> Tensor | None:
     """The features in `path`; None, with a line in the log, when the entry is damaged."""
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         with safe_open(path, framework="pt") as file:
             metadata, features = file.metadata() or {}, file.get_tensor("features")
         if metadata.get("format") != FORMAT or metadata.get("key") != key:
