@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visrep.data.central_crop import is_long
 from visrep.data.dataset import ImageDataset, ImageFiles, MemoryImages
 from visrep.data.depth import Depth, parse_depth
 from visrep.data.images import (
@@ -156,7 +157,11 @@ def _read(
 def _load(
     root: Path, files: list[str], memory_limit: int, max_broken: float, depth: Depth
 ) -> tuple[Tensor, Tensor] | None:
-    """(uint8 N x 3 x H x W, indices of the readable files), or None: unequal or too large."""
+    """(uint8 N x 3 x H x W, indices of the readable files), or None: unequal, large or long.
+
+    Long thin images are cut from their files one by one: cutting a whole batch at once takes a
+    matrix as long as they are for each view.
+    """
     broken = BrokenImages(max_broken, len(files))
     images = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
     good: list[int] = []
@@ -167,7 +172,7 @@ def _load(
             broken.record(error.file, error.reason)
             continue
         if not good:
-            if len(files) * image.numel() > memory_limit:
+            if len(files) * image.numel() > memory_limit or is_long(*image.shape[1:]):
                 return None
             if len(files) > 10_000:
                 log.info("decoding the %d images of %s into memory", len(files), root)
