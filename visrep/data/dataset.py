@@ -112,9 +112,14 @@ class MemoryImages:
         labels: Tensor | None = None,
         classes: Sequence[str] | None = None,
         files: Sequence[str] | None = None,
+        root: Path | None = None,
     ) -> None:
-        """`images` uint8 N x 3 x H x W; `files` defaults to NAME/00000 and so on."""
+        """`images` uint8 N x 3 x H x W; `files` defaults to NAME/00000 and so on.
+
+        `root`: the folder that the files lie in, where they were read from files.
+        """
         self.name = name
+        self.root = root
         self.images = images
         self.labels = labels
         self.classes = None if classes is None else list(classes)

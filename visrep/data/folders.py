@@ -151,6 +151,7 @@ def _read(
         labels=None if labels is None else labels[good],
         classes=classes,
         files=[files[i] for i in good.tolist()],
+        root=root,
     )
 
 
