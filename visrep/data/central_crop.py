@@ -27,8 +27,8 @@ def is_long(height: int, width: int) -> bool:
 def central_crop(images: Tensor, *, resize: int, size: int, interpolation: str) -> Tensor:
     """Resize the short side, antialiased, and cut out the centre: torchvision's two operations.
 
-    Of long images nearly all values are those of the whole, the others one grey level away (bicubic:
-    two), as torchvision's weights have 16 bits.
+    Of long images nearly all values are those of the whole, the others one grey level away (two,
+    bicubic), as torchvision's weights have 16 bits.
 
     Args:
         images: uint8 ... x 3 x H x W.
