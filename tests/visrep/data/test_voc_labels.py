@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.visrep.data.pictures import voc_object, write_voc
 from visrep.data.dataset import MemoryImages
@@ -49,6 +51,20 @@ def test_lists_per_class(root: Path) -> None:
         [-1],
         [0],
     ]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_deep_images(root: Path, log_lines: list[str], listed: bool) -> None:
+    grey = np.linspace(0, 4095, 40 * 50).reshape(40, 50).astype(np.uint16)
+    for name in "abcd":
+        (root / f"JPEGImages/{name}.jpg").unlink()
+        Image.fromarray(grey).save(root / f"JPEGImages/{name}.png")
+    if listed:
+        write_lists(root, cat_train="a 1\nb -1\n")
+    assert voc_labels(str(root), split="train", depth=[0, 4095])[0].max() == 255
+    assert not log_lines
+    assert voc_labels(str(root), split="train")[0].max() == 15
+    assert len(log_lines) == 1 and "depth=[0,4095]" in log_lines[0]
 
 
 def test_annotations_where_there_are_no_lists(root: Path) -> None:
