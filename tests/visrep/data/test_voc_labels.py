@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.visrep.data.pictures import voc_object, write_voc
 from visrep.data.dataset import MemoryImages
@@ -93,10 +94,15 @@ def test_folders_and_partners_that_are_missing(root: Path) -> None:
     with pytest.raises(UserError, match="nosuch"):
         voc_labels(str(root), split="nosuch")
     train = voc_labels(str(root), split="train")
-    assert shared_targets(train, train) == ["cat", "dog"]
+    assert shared_targets(train, train)[0] == ["cat", "dog"]
     other = voc_labels(str(root), split="train", classes=["dog", "cat"])
-    with pytest.raises(ConfigError, match="different classes"):
-        shared_targets(train, other)
+    names, matched = shared_targets(train, other)
+    assert names == matched.classes == ["cat", "dog"], "matched by name"
+    assert torch.equal(matched.targets, train.targets)
+    assert not torch.equal(other.targets, train.targets)
+    fewer = voc_labels(str(root), split="train", classes=["dog"])
+    with pytest.raises(ConfigError, match="cat is in one of them only"):
+        shared_targets(train, fewer)
     for test in (None, MemoryImages(name="x", images=train[0][None])):
         with pytest.raises(ConfigError, match="without a test set"):
             shared_targets(train, test)
