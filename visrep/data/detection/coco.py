@@ -16,6 +16,7 @@ from visrep.data.detection.boxes import (
     existing_folder,
     inside,
     usable_box,
+    with_depth,
 )
 from visrep.errors import ConfigError, UserError
 
@@ -27,6 +28,7 @@ def read_coco(
     classes: Sequence[str] | None = None,
     masks: bool = True,
     on_bad: str = "report",
+    depth: Any = "auto",
 ) -> DetectionDataset:
     """Read a json of COCO's form, whose file names are relative to `image_root`.
 
@@ -35,6 +37,7 @@ def read_coco(
         masks: also read the segmentations (seconds to a minute for all of COCO).
         on_bad: as for `visrep.data.detection.voc.read_voc`; a segmentation that cannot be read
             counts as a bad box.
+        depth: what is black and white in images of more than 8 bits: `visrep.data.depth`.
 
     Raises:
         UserError: the file is no json of this form, names an image that is not there, or an
@@ -82,7 +85,8 @@ def read_coco(
                 continue
         crowd = bool(entry.get("iscrowd", 0))
         record.boxes.append(Box(box, index[names[category]], crowd=crowd, mask=mask))
-    return DetectionDataset(path.stem, known, list(records.values()), problems.close(path.stem))
+    dataset = DetectionDataset(path.stem, known, list(records.values()), problems.close(path.stem))
+    return with_depth(dataset, depth)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ line and lists with a second column, and says which file is wrong.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
@@ -19,6 +20,7 @@ from visrep.data.detection.boxes import (
     existing_folder,
     inside,
     usable_box,
+    with_depth,
 )
 from visrep.data.images import SUFFIXES, image_size
 from visrep.errors import ConfigError, UserError
@@ -38,6 +40,7 @@ def read_voc(
     *,
     classes: Sequence[str] | None = None,
     on_bad: str = "report",
+    depth: Any = "auto",
 ) -> DetectionDataset:
     """Read `root/ImageSets/Main/SPLIT.txt` and the annotations and images that it lists.
 
@@ -51,6 +54,7 @@ def read_voc(
         classes: their names in order; None = the names found in `Annotations`, sorted.
         on_bad: "report" skips boxes without area, cuts those that leave the image, and notes both
             in `.skipped`; "raise" makes each an error.
+        depth: what is black and white in images of more than 8 bits: `visrep.data.depth`.
 
     Raises:
         UserError: a folder, list, annotation or image is missing, an annotation has no annotated
@@ -76,7 +80,8 @@ def read_voc(
     problems = Problems(on_bad)
     name = f"{place.name}/{split or 'all'}"
     records = [_read(annotations, images, id_, index, problems) for id_ in ids]
-    return DetectionDataset(name, known, records, problems.close(name))
+    dataset = DetectionDataset(name, known, records, problems.close(name))
+    return with_depth(dataset, depth)
 
 
 def read_voc_sets(
@@ -85,6 +90,7 @@ def read_voc_sets(
     *,
     classes: Sequence[str] = VOC_CLASSES,
     on_bad: str = "report",
+    depth: Any = "auto",
 ) -> DetectionDataset:
     """Several VOC sets as one: `sets` are YEAR/SPLIT under `root`, such as "VOC2007/trainval".
 
@@ -95,7 +101,8 @@ def read_voc_sets(
     parts = []
     for entry in sets:
         year, _, split = entry.rpartition("/")
-        parts.append(read_voc(Path(root) / year, split, classes=classes, on_bad=on_bad))
+        place = Path(root) / year
+        parts.append(read_voc(place, split, classes=classes, on_bad=on_bad, depth=depth))
     return DetectionDataset(
         name="+".join(part.name for part in parts),
         classes=[str(name) for name in classes],
