@@ -43,8 +43,8 @@ def announce(train: ImageDataset, labels: float | str, indices: Tensor) -> None:
             log.warning("warning: %s", line)
     elif not _as_asked(labels, len(indices), len(train)):
         log.warning(
-            "warning: labels=%s is less than one image for each class, so one of each is taken: %s, "
-            "a share of %.4g, which is what is recorded",
+            "warning: labels=%s is less than one image for each class, so one of each is taken: "
+            "%s, a share of %.4g, which is what is recorded",
             labels,
             taken,
             len(indices) / len(train),

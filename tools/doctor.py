@@ -153,7 +153,9 @@ def open_whole(node: DictConfig | None) -> Any:
     """A part of the data with all of its files, the broken ones too, and none in memory."""
     # Reading a folder into memory leaves broken files out, and too many are an error.
     folder = node is not None and str(node._target_).startswith("visrep.data.folders.")
-    return checked(instantiate(node, **({"memory_limit": 0, "max_broken": 0.999} if folder else {})))
+    return checked(
+        instantiate(node, **({"memory_limit": 0, "max_broken": 0.999} if folder else {}))
+    )
 
 
 def conclude(problems: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""`visrep doctor data=imagefolder data.root=PATH`: what a classification or a pretraining would meet.
+"""`visrep doctor data=imagefolder data.root=PATH`: what a training on these images would meet.
 
 Every image is read once. What would make a training wrong is a problem, and the exit code is 3:
 more broken files than are tolerated, images for training that are test images too, classes without
@@ -153,8 +153,8 @@ def size_lines(sizes: Counter[tuple[int, int]]) -> Iterator[str]:
         short = sorted(min(size) for size in sizes.elements())
         long = sorted(max(size) for size in sizes.elements())
         yield (
-            f"{len(sizes)} sizes; short side {short[0]} to {short[-1]} px, {median(short):g} in the "
-            f"median; long side {long[0]} to {long[-1]} px, {median(long):g} in the median"
+            f"{len(sizes)} sizes; short side {short[0]} to {short[-1]} px, {median(short):g} in "
+            f"the median; long side {long[0]} to {long[-1]} px, {median(long):g} in the median"
         )
 
 

@@ -96,9 +96,7 @@ def test_a_list_that_leaves_a_class_without_images(root: Path, tmp_path: Path) -
 
 
 def test_images_in_memory_and_without_labels(capsys, root: Path) -> None:
-    doctor.main(
-        config.compose("doctor", ["data=folder", f"data.root={root / 'train/red'}"])[0]
-    )
+    doctor.main(config.compose("doctor", ["data=folder", f"data.root={root / 'train/red'}"])[0])
     said = capsys.readouterr().out
     assert "train: red, 10 images" in said and "no labels" in said and "test: none" in said
 

@@ -159,5 +159,5 @@ def test_data_without_test_set_or_of_other_classes(root: Path, tmp_path: Path) -
     torch_image = next((root / "test" / "red").iterdir())
     (root / "test" / "violet" / "0.png").write_bytes(torch_image.read_bytes())
     cfg = composed("knn", root, f"out={tmp_path / 'y'}", "init=raw_pixels")
-    with pytest.raises(ConfigError, match="images of violet, and data/train does not have this class"):
+    with pytest.raises(ConfigError, match="images of violet, and data/train does not"):
         knn.main(cfg)

@@ -7,7 +7,7 @@ import torch
 
 from tests.visrep.data.pictures import voc_object, write_voc
 from visrep.data.dataset import MemoryImages
-from visrep.data.voc_labels import shared_targets, voc_labels
+from visrep.data.voc_labels import MultiLabelImages, shared_targets, voc_labels
 from visrep.errors import ConfigError, UserError
 
 DIFFICULT = "<difficult>1</difficult>"
@@ -100,7 +100,10 @@ def test_folders_and_partners_that_are_missing(root: Path) -> None:
     assert names == matched.classes == ["cat", "dog"], "matched by name"
     assert torch.equal(matched.targets, train.targets)
     assert not torch.equal(other.targets, train.targets)
-    fewer = voc_labels(str(root), split="train", classes=["dog"])
+    files, targets = [train.file(i) for i in range(len(train))], train.targets[:, 1:]
+    fewer = MultiLabelImages(
+        name="fewer", root=train.root, files=files, targets=targets, classes=["dog"]
+    )
     with pytest.raises(ConfigError, match="cat is in one of them only"):
         shared_targets(train, fewer)
     for test in (None, MemoryImages(name="x", images=train[0][None])):

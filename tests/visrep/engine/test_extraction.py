@@ -40,9 +40,7 @@ def test_a_broken_image_is_left_out_and_noted(files: ImageFiles, workers: int) -
     assert kept.tolist() == list(range(7)) and whole.shape == (7, 3)
     spoil(files, 2, 3, 4, 5)  # the second batch of three has none left
     broken = BrokenImages(0.6, 7)
-    left, kept = extract(
-        Means(), files, preprocess(), batch_size=3, broken=broken, workers=workers
-    )
+    left, kept = extract(Means(), files, preprocess(), batch_size=3, broken=broken, workers=workers)
     assert kept.tolist() == [0, 1, 6]
     assert torch.equal(left, whole[kept])
     assert [Path(name).name for name in broken.files] == ["2.png", "3.png", "4.png", "5.png"]
@@ -62,7 +60,9 @@ def test_untolerated_ones_are_one_line(files: ImageFiles, workers: int) -> None:
     with pytest.raises(UserError, match="1 of 7 images cannot be read"):
         extract(Means(), files, preprocess(), workers=workers, broken=BrokenImages(0.1, 7))
     with pytest.raises(UserError, match="holds no image"):
-        extract(Means(), files, preprocess(), broken=BrokenImages(0.9, 7), indices=torch.tensor([3]))
+        extract(
+            Means(), files, preprocess(), broken=BrokenImages(0.9, 7), indices=torch.tensor([3])
+        )
 
 
 def test_another_mistake_in_a_worker_is_one_line_as_well(files: ImageFiles) -> None:
