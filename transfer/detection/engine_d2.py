@@ -5,7 +5,6 @@ hooks of ours, and the evaluation is ours, from memory. A net that its ResNet ho
 others run in the backbone of `visrep.d2.backbone`. Detectron2 is imported inside functions only.
 """
 
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from visrep import dist
+from visrep import dist, signals
 from visrep.d2 import heads
 from visrep.d2.backbone import add_visrep_config
 from visrep.d2.data import dataset_dict, mapper, register, training_loader
@@ -23,9 +22,9 @@ from visrep.d2.settings import detection_settings, merge, norm_name
 from visrep.d2.weights import place
 from visrep.data.detection import DetectionDataset, trainable
 from visrep.data.preprocess import Preprocess
-from visrep.engine import snapshot
+from visrep.engine import parallel, snapshot
 from visrep.engine.precise_bn import reestimate
-from visrep.engine.run import Interrupted, Run
+from visrep.engine.run import Run
 from visrep.engine.writers import Meter
 from visrep.errors import ConfigError
 from visrep.nn.resnet import ResNet
@@ -120,9 +119,10 @@ def train(
             dist.barrier()
 
         report = _report(run, recipe, start=start, log_every=log_every)
-        keep = _keep(save, every=snapshot_every)
-        trainer.register_hooks([hooks.LRScheduler(optimizer, schedule), report, keep])
-        trainer.train(start, cfg.SOLVER.MAX_ITER)
+        with signals.held() as held:
+            keep = _keep(save, held, every=snapshot_every)
+            trainer.register_hooks([hooks.LRScheduler(optimizer, schedule), report, keep])
+            trainer.train(start, cfg.SOLVER.MAX_ITER)
         if recipe.precise_bn:
             run.log.info("precise batch norm: statistics from %d batches", recipe.precise_bn)
             _precise(trainer, recipe.precise_bn)
@@ -213,12 +213,13 @@ def _report(run: Run, recipe: DetectionRecipe, *, start: int, log_every: int) ->
     class Report(HookBase):
         def before_train(self) -> None:
             self.writers = run.writers(total=recipe.iterations, label="detect")
-            self.meter = Meter(start=start, total=recipe.iterations)
+            # Detectron2 brings the losses together itself, on the main process only.
+            self.meter = Meter(start=start, total=recipe.iterations, shared=False)
             for writer in self.writers:
                 writer.rewind(start)
 
         def after_step(self) -> None:
-            if not dist.is_main():  # Detectron2 notes the losses on the main process only
+            if not dist.is_main():
                 return
             step = self.trainer.iter + 1
             latest = {k: v for k, (v, _) in self.trainer.storage.latest().items()}
@@ -239,28 +240,22 @@ def _report(run: Run, recipe: DetectionRecipe, *, start: int, log_every: int) ->
     return Report()
 
 
-def _keep(save: Any, *, every: int) -> Any:
-    """A hook that saves snapshots, and saves one and stops when a signal asks for it."""
+def _keep(save: Any, held: signals.Held, *, every: int) -> Any:
+    """A hook that saves snapshots, also at the end, and saves one and stops when `held` says so."""
     from detectron2.engine import HookBase
 
     class Keep(HookBase):
         def before_train(self) -> None:
-            self.asked: list[int] = []
-            self.handlers = {}
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                handler = signal.signal(signum, lambda number, _frame: self.asked.append(number))
-                self.handlers[signum] = handler
+            self.agreement = parallel.Agreement()
 
         def after_step(self) -> None:
             step = self.trainer.iter + 1
-            if self.asked or (every and step % every == 0):
+            asked = self.agreement.on(held.signum)
+            last = step == self.trainer.max_iter
+            if asked or (every and (step % every == 0 or last)):
                 save(step)
-            if self.asked:
-                raise Interrupted(self.asked[0])
-
-        def after_train(self) -> None:
-            for signum, handler in self.handlers.items():
-                signal.signal(signum, handler)
+            if asked:
+                raise signals.Interrupted(asked, signals.SAVED)
 
     return Keep()
 

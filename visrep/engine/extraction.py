@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from visrep.data.dataset import ImageDataset
 from visrep.data.images import BrokenImage, BrokenImages
 from visrep.data.preprocess import Preprocess
+from visrep.data.workers import Fetched
 from visrep.engine.precision import autocast_dtype
 from visrep.errors import UserError
 
@@ -100,15 +101,16 @@ def batches(
         for block in blocks:
             yield preprocess(dataset.images[block].to(device)), block
         return
-    prepared = DataLoader(
+    prepared = Fetched(
         _Prepared(dataset, preprocess, indices),
+        workers=workers,
+        item_bytes=4 * 3 * preprocess.size**2 * batch_size,
         batch_size=batch_size,
-        num_workers=workers,
         collate_fn=_together,
     )
     for block, (images, good, failed) in zip(blocks, prepared, strict=True):
         for error in failed:
-            if broken is None or not isinstance(error, BrokenImage):
+            if broken is None:
                 raise error
             broken.record(error.file, error.reason)
         if len(good):
@@ -124,19 +126,19 @@ class _Prepared(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, item: int) -> Tensor | UserError:
+    def __getitem__(self, item: int) -> Tensor | BrokenImage:
         try:
             return self.preprocess(self.dataset[int(self.indices[item])])
-        except UserError as error:
-            return error  # raised in a worker, it would become a traceback
+        except BrokenImage as error:
+            return error
 
 
-def _together(samples: list[Tensor | UserError]) -> tuple[Tensor, Tensor, list[UserError]]:
+def _together(samples: list[Tensor | BrokenImage]) -> tuple[Tensor, Tensor, list[BrokenImage]]:
     """The images of a batch, their places in it, and what went wrong with the others."""
     good = [i for i, sample in enumerate(samples) if isinstance(sample, Tensor)]
     images = [sample for sample in samples if isinstance(sample, Tensor)]
     return (
         default_collate(images) if images else torch.empty(0),
         torch.tensor(good, dtype=torch.int64),
-        [sample for sample in samples if isinstance(sample, UserError)],
+        [sample for sample in samples if isinstance(sample, BrokenImage)],
     )
