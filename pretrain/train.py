@@ -15,17 +15,16 @@ from visrep.data.loader import Loader
 from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views
 from visrep.engine.assembly import assemble
-from visrep.engine.extraction import extract
 from visrep.engine.health import Health
-from visrep.engine.hooks import Evaluate
+from visrep.engine.hooks import Hook
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.exemplar_nets import ExemplarNet
-from visrep.nn.knn import knn_predict
 from visrep.pretrain.beginning import begin_from
 from visrep.pretrain.checks import check, same_picture
 from visrep.pretrain.method import Method, Plan, require_contract
+from visrep.pretrain.monitor import knn_monitor
 from visrep.seeds import derive_seed
 from visrep.weights.encoder_file import save_encoder
 from visrep.weights.exemplar_file import save_exemplar
@@ -63,10 +62,6 @@ def main(cfg: DictConfig) -> None:
     warnings = check(task, cfg, plan, views=views.views, steps_per_epoch=steps_per_epoch)
     for line in (*warnings, *same_picture(train)):
         run.log.warning("warning: %s", line)
-    hooks = []
-    monitor = _knn_monitor(cfg, run, task.encoder, train, preprocess)
-    if monitor is not None:
-        hooks.append(Evaluate(monitor, every=max(1, total // cfg.knn.times)))
     trainer = assemble(
         task,
         run=run,
@@ -75,7 +70,7 @@ def main(cfg: DictConfig) -> None:
         steps_per_epoch=steps_per_epoch,
         label=f"pretrain {cfg.name}",
         health=_health(task, cfg, steps_per_epoch),
-        hooks=hooks,
+        hooks=_monitor(cfg, run, task.encoder, train, preprocess),
     )
     _announce(run, cfg, train, total, trainer.optimizer)
     metrics = trainer.fit()
@@ -254,37 +249,23 @@ def _announce(
     )
 
 
-def _knn_monitor(
+def _monitor(
     cfg: DictConfig, run: Run, encoder: nn.Module, train: ImageDataset, preprocess: Preprocess
-) -> Any:
-    """A function that measures kNN top-1 on the test part, or None with one line that says why."""
-    if not cfg.knn.times or not dist.is_main():
-        return None
-    test: ImageDataset | None = checked(instantiate(cfg.data.test))
-    if train.labels is None or test is None or test.labels is None or train.classes is None:
-        run.log.info("kNN monitor: off, there are no labels")
-        return None
-    classes, labels, truth = len(train.classes), train.labels, test.labels
-    # An even draw of the training set keeps the monitor cheap on large data.
-    bank = torch.linspace(0, len(train) - 1, min(cfg.knn.bank, len(train))).long().unique()
-
-    def monitor() -> dict[str, float]:
-        encoder.eval()
-        features, bank_features = (
-            extract(encoder, data, preprocess, device=run.device, indices=indices)
-            for data, indices in ((test, None), (train, bank))
-        )
-        predicted = knn_predict(
-            bank_features,
-            labels[bank],
-            features,
-            k=min(cfg.knn.k, len(bank)),
-            temperature=cfg.knn.temperature,
-            classes=classes,
-        )
-        return {"knn": 100 * float(predicted.cpu().eq(truth).float().mean())}
-
-    return monitor
+) -> list[Hook]:
+    """The kNN monitor, or nothing and one line that says why."""
+    if not cfg.knn.times:
+        return []
+    monitor = knn_monitor(
+        lambda: checked(instantiate(cfg.data.test)),
+        encoder=encoder,
+        train=train,
+        preprocess=preprocess,
+        device=run.device,
+        workers=int(cfg.workers),
+        max_broken=float(cfg.max_broken),
+        **cfg.knn,
+    )
+    return [] if monitor is None else [monitor]
 
 
 def _export(run: Run, cfg: DictConfig, parts: Parts, preprocess: Preprocess) -> str:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.visrep.data.pictures import voc_object, write_voc
 from visrep.data.dataset import MemoryImages
-from visrep.data.voc_labels import shared_targets, voc_labels
+from visrep.data.voc_labels import MultiLabelImages, shared_targets, voc_labels
 from visrep.errors import ConfigError, UserError
 
 DIFFICULT = "<difficult>1</difficult>"
@@ -109,10 +110,18 @@ def test_folders_and_partners_that_are_missing(root: Path) -> None:
     with pytest.raises(UserError, match="nosuch"):
         voc_labels(str(root), split="nosuch")
     train = voc_labels(str(root), split="train")
-    assert shared_targets(train, train) == ["cat", "dog"]
+    assert shared_targets(train, train)[0] == ["cat", "dog"]
     other = voc_labels(str(root), split="train", classes=["dog", "cat"])
-    with pytest.raises(ConfigError, match="different classes"):
-        shared_targets(train, other)
+    names, matched = shared_targets(train, other)
+    assert names == matched.classes == ["cat", "dog"], "matched by name"
+    assert torch.equal(matched.targets, train.targets)
+    assert not torch.equal(other.targets, train.targets)
+    files, targets = [train.file(i) for i in range(len(train))], train.targets[:, 1:]
+    fewer = MultiLabelImages(
+        name="fewer", root=train.root, files=files, targets=targets, classes=["dog"]
+    )
+    with pytest.raises(ConfigError, match="cat is in one of them only"):
+        shared_targets(train, fewer)
     for test in (None, MemoryImages(name="x", images=train[0][None])):
         with pytest.raises(ConfigError, match="without a test set"):
             shared_targets(train, test)
