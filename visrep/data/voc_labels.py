@@ -13,7 +13,7 @@ from torch import Tensor
 from visrep.data.dataset import ImageDataset, ImageFiles
 from visrep.data.detection.boxes import existing_folder, inside
 from visrep.data.detection.voc import read_voc
-from visrep.data.images import SUFFIXES
+from visrep.data.detection.voc_files import Images, layout, read_lines
 from visrep.errors import ConfigError, UserError
 
 
@@ -59,12 +59,14 @@ def voc_labels(
     paths = {name: inside(lists, f"{name}_{split}.txt", f"class {name}") for name in names}
     if names and all(path.is_file() for path in paths.values()):
         ids, targets = _from_lists(paths)
+        images = Images(place / "JPEGImages")
     else:
         names, ids, targets = _from_annotations(place, split, classes)
+        images = Images(layout(place, split).images)
     return MultiLabelImages(
         name=f"{place.name}/{split}",
-        root=place / "JPEGImages",
-        files=[_file(place / "JPEGImages", id_) for id_ in ids],
+        root=images.folder,
+        files=[_file(images, id_) for id_ in ids],
         targets=targets,
         classes=names,
     )
@@ -89,7 +91,9 @@ def shared_targets(train: MultiLabelImages, test: ImageDataset | None) -> list[s
 def _listed(lists: Path, split: str) -> list[str]:
     """Classes that have a list of `split`."""
     end = f"_{split}"
-    return sorted(file.stem.removesuffix(end) for file in lists.glob(f"*{end}.txt"))
+    return sorted(
+        file.stem.removesuffix(end) for file in lists.glob(f"*{end}.txt") if file.name[0] != "."
+    )
 
 
 def _from_lists(paths: dict[str, Path]) -> tuple[list[str], Tensor]:
@@ -109,16 +113,12 @@ def _from_lists(paths: dict[str, Path]) -> tuple[list[str], Tensor]:
 
 def _read_list(path: Path) -> dict[str, int]:
     found: dict[str, int] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read list {path}: {error}; give a list of ids") from error
-    for number, line in enumerate(lines, start=1):
-        words = line.split()
+    for number, line in enumerate(read_lines(path), start=1):
+        words = line.rsplit(None, 1)  # an id may have spaces, and end in a number
         if not words:
             continue
         if len(words) != 2 or words[1] not in ("1", "+1", "0", "-1"):
-            raise UserError(f"{path}:{number}: {line.strip()!r} is no id with 1, 0 or -1 after it")
+            raise UserError(f"{path}:{number}: {line!r} is no id with 1, 0 or -1 after it")
         if words[0] in found:
             raise UserError(f"{path}:{number}: {words[0]} is listed twice; remove one")
         found[words[0]] = int(words[1])
@@ -139,8 +139,11 @@ def _from_annotations(
     return data.classes, [record.id for record in data.records], targets
 
 
-def _file(images: Path, id_: str) -> str:
-    for suffix in (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)):
-        if inside(images, f"{id_}{suffix}", f"image {id_}").is_file():
-            return f"{id_}{suffix}"
-    raise UserError(f"{images / id_}.jpg (or .png ...) is not there; add it or remove the id")
+def _file(images: Images, id_: str) -> str:
+    inside(images.folder, id_, f"image {id_}")
+    found = images.find(id_)
+    if found is None:
+        raise UserError(
+            f"{images.folder / id_}.jpg (or .png ...) is not there; add it or remove the id"
+        )
+    return found.relative_to(images.folder).as_posix()

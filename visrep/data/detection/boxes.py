@@ -26,6 +26,8 @@ class Box:
         difficult: VOC's flag; neither right nor wrong in an evaluation.
         crowd: COCO's flag; a group of objects.
         mask: compressed run-length code as pycocotools has it, `counts` a str; or None.
+        area: what COCO's file states, by which objects are small, medium or large; or None.
+        stated: a box of COCO's file that `xyxy` is a part of, which its evaluation reads; or None.
     """
 
     xyxy: tuple[float, float, float, float]
@@ -33,17 +35,24 @@ class Box:
     difficult: bool = False
     crowd: bool = False
     mask: dict[str, Any] | None = None
+    area: float | None = None
+    stated: tuple[float, float, float, float] | None = None
 
 
 @dataclass
 class ImageRecord:
-    """One image: its file, its name in predictions and evaluations, its size and objects."""
+    """One image: its file, its name in predictions and evaluations, its size and objects.
+
+    `broken` says why the file cannot be read, where the reader had to look into it for its size;
+    the size is 0 then, and there are no boxes.
+    """
 
     file: str
     id: str
     height: int
     width: int
     boxes: list[Box] = field(default_factory=list)
+    broken: str = ""
 
     def image(self) -> Tensor:
         """uint8 3 x H x W.
