@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A process per core, each with whole files, whose fixtures are then made once.
+PYTEST := $(VENV)/bin/python -m pytest -rs -n auto --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-all lint docs install
@@ -11,10 +13,10 @@ demo: $(STAMP)
 	$(BIN)/visrep demo
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -rs
+	$(PYTEST)
 
 test-all: $(STAMP) lint
-	$(BIN)/python -m pytest -rs -m ''
+	$(PYTEST) -m ''
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,10 +1,14 @@
 """Our data in Detectron2's catalogues, formats and loaders; it is imported inside functions."""
 
+import copy
 from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
 
 from visrep.d2.recipe import check_batch
 from visrep.data.detection import DetectionDataset, ImageRecord
-from visrep.errors import UserError
 
 
 def register(dataset: DetectionDataset) -> str:
@@ -41,27 +45,60 @@ def dataset_dict(record: ImageRecord) -> dict[str, Any]:
         "image_id": record.id,
         "height": record.height,
         "width": record.width,
+        "depth": record.depth,
         "annotations": annotations,
     }
 
 
 def mapper(cfg: Any, *, training: bool) -> Any:
-    """Detectron2's mapper, whose complaints about a file become one line that names it."""
-    from detectron2.data import DatasetMapper
-    from detectron2.data.detection_utils import SizeMismatchError
+    """What Detectron2's mapper does with an image of `dataset_dict`, on the pixels that we read.
 
-    original = DatasetMapper(cfg, is_train=training)
+    It would read the file by itself, which is another picture where the file is deep or rotated.
+
+    Raises (from the function that is returned):
+        UserError: the file cannot be read, or has another size than annotated.
+    """
+    from detectron2.data import DatasetMapper
+    from detectron2.data.detection_utils import convert_PIL_to_numpy
+    from detectron2.data.transforms import AugInput
+
+    given = DatasetMapper.from_config(cfg, is_train=training)["augmentations"]
+    original = DatasetMapper(cfg, is_train=training, augmentations=_leaving_a_pixel(given))
 
     def read(entry: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return original(entry)
-        except (OSError, SyntaxError, SizeMismatchError) as error:
-            first = str(error).splitlines()[0]
-            raise UserError(
-                f"cannot read image {entry['file_name']}: {first}; repair or remove the file"
-            ) from error
+        entry = copy.deepcopy(entry)
+        file, size, depth = entry["file_name"], (entry["height"], entry["width"]), entry["depth"]
+        record = ImageRecord(file, entry["image_id"], *size, depth=depth)
+        picture = Image.fromarray(record.image().permute(1, 2, 0).numpy())
+        seen = AugInput(convert_PIL_to_numpy(picture, cfg.INPUT.FORMAT))
+        transforms = original.augmentations(seen)
+        pixels = np.ascontiguousarray(seen.image.transpose(2, 0, 1))
+        entry["image"] = torch.as_tensor(pixels)
+        if training:
+            original._transform_annotations(entry, transforms, pixels.shape[1:])
+        else:
+            entry.pop("annotations")
+        return entry
 
     return read
+
+
+def _leaving_a_pixel(augmentations: list[Any]) -> list[Any]:
+    """Detectron2's resize at the short side would leave no pixel of a strip of 3000 x 8."""
+    from detectron2.data.transforms import Augmentation, ResizeShortestEdge, ResizeTransform
+
+    class Resize(Augmentation):
+        def __init__(self, original: ResizeShortestEdge) -> None:
+            super().__init__()
+            self.original = original
+
+        def get_transform(self, image: np.ndarray) -> Any:
+            made = self.original.get_transform(image)
+            if isinstance(made, ResizeTransform):
+                made.new_h, made.new_w = max(1, made.new_h), max(1, made.new_w)
+            return made
+
+    return [Resize(a) if isinstance(a, ResizeShortestEdge) else a for a in augmentations]
 
 
 def training_loader(cfg: Any, *, seed: int) -> Any:

@@ -18,8 +18,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from visrep.data.depth import Depth
 from visrep.data.images import BrokenImage, read_image
 from visrep.errors import ConfigError
+
+# Goes up when `read_image` makes other pixels of the same file, so that no cache holds the old.
+READER = 2
 
 
 class ImageDataset(Protocol):
@@ -108,9 +112,14 @@ class MemoryImages:
         labels: Tensor | None = None,
         classes: Sequence[str] | None = None,
         files: Sequence[str] | None = None,
+        root: Path | None = None,
     ) -> None:
-        """`images` uint8 N x 3 x H x W; `files` defaults to NAME/00000 and so on."""
+        """`images` uint8 N x 3 x H x W; `files` defaults to NAME/00000 and so on.
+
+        `root`: the folder that the files lie in, where they were read from files.
+        """
         self.name = name
+        self.root = root
         self.images = images
         self.labels = labels
         self.classes = None if classes is None else list(classes)
@@ -149,26 +158,28 @@ class ImageFiles:
         files: Sequence[str],
         labels: Tensor | None = None,
         classes: Sequence[str] | None = None,
+        depth: Depth = "auto",
     ) -> None:
-        """`files` are paths relative to `root`, with forward slashes."""
+        """`files` are paths relative to `root`, with forward slashes; `depth` is `read_image`'s."""
         self.name = name
         self.root = root
         self.labels = labels
         self.classes = None if classes is None else list(classes)
+        self.depth = depth
         self._files = list(files)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, i: int) -> Tensor:
-        return read_image(self.root / self._files[i])
+        return read_image(self.root / self._files[i], depth=self.depth)
 
     def file(self, i: int) -> str:
         return self._files[i]
 
     @cached_property
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(repr(self.classes).encode())
+        digest = hashlib.sha256(repr((self.classes, self.depth, READER)).encode())
         for file in self._files:
             try:
                 status = os.stat(self.root / file)

@@ -4,12 +4,21 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from visrep.data.dataset import ImageDataset, ImageFiles, MemoryImages
-from visrep.data.images import SUFFIXES, BrokenImage, BrokenImages, read_image
+from visrep.data.depth import Depth, parse_depth
+from visrep.data.images import (
+    SUFFIXES,
+    BrokenImage,
+    BrokenImages,
+    check_range,
+    is_image_name,
+    read_image,
+)
 from visrep.data.splits import named_indices
 from visrep.errors import ConfigError, UserError
 
@@ -26,6 +35,7 @@ def folder(
     names: str | None = None,
     memory_limit: int = MEMORY_LIMIT,
     max_broken: float = MAX_BROKEN,
+    depth: Any = "auto",
 ) -> ImageDataset:
     """Unlabelled images lying in one folder (with `recursive` in its sub-folders too).
 
@@ -34,10 +44,11 @@ def folder(
         memory_limit: in bytes; sets of one image size that fit are held in memory.
         max_broken: share of the images that may be unreadable when they are read into memory;
             the loader has its own for sets that are decoded as they are needed.
+        depth: what is black and white in images of more than 8 bits: `visrep.data.depth`.
 
     Raises:
         UserError: the folder is missing or has no images; a listed file is missing; an image is
-            broken and the share does not allow it.
+            broken and the share does not allow it; an image needs a `depth`.
     """
     place = existing(root)
     files = image_names(place, recursive=recursive)
@@ -49,7 +60,7 @@ def folder(
             else f"put some there ({' '.join(SUFFIXES)}) or give another data.root"
         )
         raise UserError(f"{place} has no images; {advice}")
-    return _read(place.name, place, files, None, None, names, memory_limit, max_broken)
+    return _read(place.name, place, files, None, None, names, memory_limit, max_broken, depth)
 
 
 def image_folder(
@@ -59,6 +70,7 @@ def image_folder(
     names: str | None = None,
     memory_limit: int = MEMORY_LIMIT,
     max_broken: float = MAX_BROKEN,
+    depth: Any = "auto",
 ) -> ImageDataset:
     """Labelled images as `root/split/CLASS/*`; classes and files in sorted order, as torchvision.
 
@@ -84,7 +96,7 @@ def image_folder(
         )
     title = top.name if part is None else f"{top.name}/{part}"
     target = torch.tensor(labels)
-    return _read(title, place, files, target, classes, names, memory_limit, max_broken)
+    return _read(title, place, files, target, classes, names, memory_limit, max_broken, depth)
 
 
 def _part(top: Path, names: Sequence[str]) -> str:
@@ -117,15 +129,20 @@ def _read(
     names: str | None,
     memory_limit: int,
     max_broken: float,
+    depth: Any,
 ) -> ImageDataset:
     """The listed files as a data set, in memory when they are of one size and fit."""
+    depth = parse_depth(depth)
     if names is not None:
         keep = named_indices(Path(names), files, root)
         files = [files[i] for i in keep.tolist()]
         labels = None if labels is None else labels[keep]
-    images = _load(root, files, memory_limit, max_broken)
+    check_range([root / file for file in files], depth=depth, name=name)
+    images = _load(root, files, memory_limit, max_broken, depth)
     if images is None:
-        return ImageFiles(name=name, root=root, files=files, labels=labels, classes=classes)
+        return ImageFiles(
+            name=name, root=root, files=files, labels=labels, classes=classes, depth=depth
+        )
     pixels, good = images
     return MemoryImages(
         name=name,
@@ -133,11 +150,12 @@ def _read(
         labels=None if labels is None else labels[good],
         classes=classes,
         files=[files[i] for i in good.tolist()],
+        root=root,
     )
 
 
 def _load(
-    root: Path, files: list[str], memory_limit: int, max_broken: float
+    root: Path, files: list[str], memory_limit: int, max_broken: float, depth: Depth
 ) -> tuple[Tensor, Tensor] | None:
     """(uint8 N x 3 x H x W, indices of the readable files), or None: unequal or too large."""
     broken = BrokenImages(max_broken, len(files))
@@ -145,7 +163,7 @@ def _load(
     good: list[int] = []
     for i, file in enumerate(files):
         try:
-            image = read_image(root / file)
+            image = read_image(root / file, depth=depth)
         except BrokenImage as error:
             broken.record(error.file, error.reason)
             continue
@@ -181,16 +199,35 @@ def sub_folders(place: Path) -> list[Path]:
 
 
 def image_names(place: Path, *, recursive: bool = False) -> list[str]:
-    """Image files in `place`, relative and with forward slashes, in torchvision's order."""
+    """Image files in `place`, relative and with forward slashes, in torchvision's order.
+
+    Links to folders are followed, each folder once; not those that lead to `place` or above it,
+    which would bring in what lies beside it.
+    """
     found = []
+    seen = {_identity(folder) for folder in (place.resolve(), *place.resolve().parents)}
     for folder_name, inner, files in os.walk(place, onerror=_refuse, followlinks=True):
-        inner[:] = [name for name in inner if name[0] != "."] if recursive else []
-        found += [
-            (folder_name, file)
-            for file in files
-            if file.lower().endswith(SUFFIXES) and file[0] != "."
-        ]
+        # Sorted, so that of two links to one folder the same is followed everywhere.
+        inner[:] = sorted(name for name in inner if name[0] != ".") if recursive else []
+        # What lies here is marked before anything further down can link to it.
+        inner[:] = [name for name in inner if _is_new(Path(folder_name, name), seen)]
+        found += [(folder_name, file) for file in files if is_image_name(file)]
     return [(Path(at).relative_to(place) / file).as_posix() for at, file in sorted(found)]
+
+
+def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
+    """Whether `folder` is not among those `seen`, to which it is added."""
+    identity = _identity(folder)
+    if identity in seen:
+        log.warning("%s leads to a folder that is read already; it is left out", folder)
+        return False
+    seen.add(identity)
+    return True
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _refuse(error: OSError) -> None:

@@ -1,98 +1,143 @@
-"""Image files, which come from anywhere, decoded with care."""
+"""Image files, which come from anywhere, decoded with care: one reader for every command."""
 
 import logging
-import struct
-import warnings
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from visrep.data import decoding
+from visrep.data.depth import Depth, to_bytes
 from visrep.errors import ConfigError, UserError
 
 log = logging.getLogger("visrep")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
 
-# Only these are tried, so that no file reaches a rarer decoder (PostScript and its like) by a
-# wrong name.
-_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+_SAMPLE = 8  # images of a data set that are looked at for its range
+_DARK = 8  # the share of the range that they must reach is one by this
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name counts as an image: by its suffix, and hidden files never do.
+
+    `._photo.jpg` beside `photo.jpg` is what macOS leaves on other file systems.
+    """
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 class BrokenImage(UserError):
     """A file is not a readable image; `.file` names it."""
 
+    advice = "repair or remove the file"
+
     def __init__(self, file: str | Path, reason: str) -> None:
-        super().__init__(f"cannot read image {file}: {reason}; repair or remove the file")
+        super().__init__(f"cannot read image {file}: {reason}; {self.advice}")
         self.file = str(file)
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["BrokenImage"], tuple[str, str]]:
-        return BrokenImage, (self.file, self.reason)  # survives the way back from a worker
+        return type(self), (self.file, self.reason)  # survives the way back from a worker
 
 
-def read_image(path: str | Path) -> Tensor:
+class UnknownRange(BrokenImage):
+    """A file's values have no range of their own, and `depth` does not say it."""
+
+    advice = (
+        "say what is black and white with depth=[LOW,HIGH] or depth=per_image on the data node "
+        "(data.depth=, detection.depth=)"
+    )
+
+
+def read_image(path: str | Path, *, depth: Depth = "auto") -> Tensor:
     """Decode an image file: uint8 3 x H x W, RGB.
 
-    Grey and palette images become RGB, 16-bit ones keep their high byte, transparency is dropped,
-    a rotation noted in EXIF is not applied.
+    Grey and palette images become RGB, transparency is dropped, the first picture of several is
+    taken, and a rotation or mirroring noted in EXIF is applied. `depth` as `visrep.data.depth` has
+    it.
 
     Raises:
         BrokenImage: the file is missing, no image, cut short, or larger than Pillow's limit on
             pixels (`PIL.Image.MAX_IMAGE_PIXELS`), which stays on.
+        UnknownRange: it holds signed numbers, 32 bits or floats, and `depth` is auto.
     """
-    try:
-        with _open(path) as image:
-            if image.mode.startswith("I"):
-                grey = np.asarray(image).clip(0, 65535) >> 8
-                return torch.from_numpy(grey.astype(np.uint8)).expand(3, -1, -1).contiguous()
-            if image.mode == "F":
-                raise BrokenImage(path, "its pixels are floating-point numbers")
-            # Pillow wants palettes with transparency to go by way of RGBA.
-            bridge = image.mode == "P" and "transparency" in image.info
-            pixels = np.array((image.convert("RGBA") if bridge else image).convert("RGB"))
-    except _DECODING_ERRORS as error:
-        raise BrokenImage(path, _reason(error)) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    values, full = _decode(path, exact=depth != "auto")
+    pixels = to_bytes(values, full, depth)
+    if pixels is None:
+        raise UnknownRange(path, f"its pixels are {_kind(values)}")
+    if pixels.ndim == 2:
+        return torch.from_numpy(np.ascontiguousarray(pixels)).expand(3, -1, -1).contiguous()
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) from the file's header, without decoding it. Raises as `read_image`."""
+    """(height, width) of what `read_image` gives, from the file's header. Raises as it does."""
     try:
-        with _open(path) as image:
-            return image.height, image.width
-    except _DECODING_ERRORS as error:
-        raise BrokenImage(path, _reason(error)) from error
+        height, width, _ = decoding.header(path)
+    except decoding.ERRORS as error:
+        raise BrokenImage(path, decoding.reason(error)) from error
+    return height, width
 
 
-_DECODING_ERRORS = (
-    OSError,  # missing, unreadable, unidentified, cut short
-    SyntaxError,  # how Pillow reports a broken PNG
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+def lies_on_its_side(path: str | Path) -> bool:
+    """Whether EXIF exchanges the height and width of a file as it is stored. Raises as above."""
+    try:
+        return decoding.header(path)[2] in decoding.ON_ITS_SIDE
+    except decoding.ERRORS as error:
+        raise BrokenImage(path, decoding.reason(error)) from error
 
 
-def _open(path: str | Path) -> Image.Image:
-    with warnings.catch_warnings():
-        # Pillow only warns between one and two times its limit.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(path, formats=_FORMATS)
+def check_range(files: Sequence[Path], *, depth: Depth, name: str) -> None:
+    """Look at a few of a data set's `files` and warn when `depth` makes them black or white.
+
+    Raises:
+        UnknownRange: one of them holds values that need a `depth`.
+    """
+    seen = []
+    for at in sorted({i * (len(files) - 1) // max(1, _SAMPLE - 1) for i in range(_SAMPLE)}):
+        try:
+            seen.append((files[at], read_image(files[at], depth=depth)))
+        except UnknownRange:
+            raise
+        except (BrokenImage, IndexError):
+            continue  # counted where it is used
+    if not seen:
+        return
+    if depth not in ("auto", "per_image") and all(int(image.min()) == 255 for _, image in seen):
+        said = "is above"
+    elif depth != "per_image" and all(int(image.max()) < 256 // _DARK for _, image in seen):
+        said = "stays in the lowest eighth of"
+    else:
+        return
+    top = max(float(_decode(file, exact=True)[0].max()) for file, _ in seen)
+    shown = list(depth) if isinstance(depth, tuple) else "the range of their files"
+    log.warning(
+        "%s: each of %d images %s %s: they are (nearly) of one tone. The largest value is %g: "
+        "perhaps depth=[0,%d] or depth=per_image on the data node (data.depth=, detection.depth=)",
+        name,
+        len(seen),
+        said,
+        shown,
+        top,
+        2 ** math.ceil(math.log2(max(top, 1) + 1)) - 1,
+    )
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"it has more pixels than the limit of {Image.MAX_IMAGE_PIXELS}"
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "it is not a JPEG, PNG, PPM, BMP, TIFF or WebP image"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _decode(path: str | Path, *, exact: bool) -> tuple[np.ndarray, int | None]:
+    try:
+        return decoding.decode(path, exact=exact)
+    except decoding.ERRORS as error:
+        raise BrokenImage(path, decoding.reason(error)) from error
+
+
+def _kind(values: np.ndarray) -> str:
+    ends = f"from {values.min():g} to {values.max():g}"
+    if values.dtype.kind == "f":
+        return f"floating-point numbers, here {ends}"
+    return f"signed or 32-bit numbers, here {ends}"
 
 
 class BrokenImages:

@@ -6,14 +6,17 @@ objects) on each line. Where these lists are missing, the same is worked out fro
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from visrep.data.dataset import ImageDataset, ImageFiles
+from visrep.data.depth import Depth, parse_depth
 from visrep.data.detection.boxes import existing_folder, inside
 from visrep.data.detection.voc import read_voc
 from visrep.data.detection.voc_files import Images, layout, read_lines
+from visrep.data.images import check_range
 from visrep.errors import ConfigError, UserError
 
 
@@ -32,13 +35,18 @@ class MultiLabelImages(ImageFiles):
         files: Sequence[str],
         targets: Tensor,
         classes: Sequence[str],
+        depth: Depth = "auto",
     ) -> None:
-        super().__init__(name=name, root=root, files=files, classes=classes)
+        super().__init__(name=name, root=root, files=files, classes=classes, depth=depth)
         self.targets = targets
 
 
 def voc_labels(
-    root: str | None, *, split: str, classes: Sequence[str] | None = None
+    root: str | None,
+    *,
+    split: str,
+    classes: Sequence[str] | None = None,
+    depth: Any = "auto",
 ) -> MultiLabelImages:
     """The images of `root/ImageSets/Main/SPLIT.txt` (or of its lists per class) with their targets.
 
@@ -47,6 +55,7 @@ def voc_labels(
         split: train, val, trainval, test, or one's own.
         classes: their names in order; None = those that have a list of this split, sorted; without
             any, the names found in the annotations.
+        depth: what is black and white in images of more than 8 bits: `visrep.data.depth`.
 
     Raises:
         UserError: a folder, list or image is missing, or a line cannot be read.
@@ -57,18 +66,18 @@ def voc_labels(
     lists = place / "ImageSets" / "Main"
     names = [str(name) for name in classes] if classes is not None else _listed(lists, split)
     paths = {name: inside(lists, f"{name}_{split}.txt", f"class {name}") for name in names}
+    depth, name = parse_depth(depth), f"{place.name}/{split}"
     if names and all(path.is_file() for path in paths.values()):
         ids, targets = _from_lists(paths)
         images = Images(place / "JPEGImages")
+        files = [_file(images, id_) for id_ in ids]
+        check_range([images.folder / file for file in files], depth=depth, name=name)
     else:
-        names, ids, targets = _from_annotations(place, split, classes)
+        names, ids, targets = _from_annotations(place, split, classes, depth)
         images = Images(layout(place, split).images)
+        files = [_file(images, id_) for id_ in ids]
     return MultiLabelImages(
-        name=f"{place.name}/{split}",
-        root=images.folder,
-        files=[_file(images, id_) for id_ in ids],
-        targets=targets,
-        classes=names,
+        name=name, root=images.folder, files=files, targets=targets, classes=names, depth=depth
     )
 
 
@@ -128,10 +137,10 @@ def _read_list(path: Path) -> dict[str, int]:
 
 
 def _from_annotations(
-    place: Path, split: str, classes: Sequence[str] | None
+    place: Path, split: str, classes: Sequence[str] | None, depth: Depth
 ) -> tuple[list[str], list[str], Tensor]:
     """Classes, ids, and int8 N x C: 1 where an object is, 0 where only difficult ones are."""
-    data = read_voc(place, split, classes=classes)
+    data = read_voc(place, split, classes=classes, depth=depth)
     targets = torch.full((len(data.records), len(data.classes)), -1, dtype=torch.int8)
     for row, record in zip(targets, data.records, strict=True):
         for box in record.boxes:

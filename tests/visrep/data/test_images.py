@@ -70,15 +70,15 @@ def damaged(folder, kind):
         path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     elif kind == "missing":
         path.unlink()
-    elif kind == "float":
-        path = folder / "float.tif"
-        Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(path)
+    elif kind == "nan":
+        path = folder / "nan.tif"
+        Image.fromarray(np.full((4, 4), np.nan, dtype=np.float32)).save(path)
     elif kind == "flipped":
         path.write_bytes(content[:60] + bytes(255 - b for b in content[60:90]) + content[90:])
     return path
 
 
-KINDS = ["cut", "header", "empty", "text", "postscript", "missing", "float", "flipped"]
+KINDS = ["cut", "header", "empty", "text", "postscript", "missing", "nan", "flipped"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from visrep.data.images import read_image
+from visrep.data.depth import Depth, parse_depth
+from visrep.data.images import check_range, lies_on_its_side, read_image
 from visrep.errors import ConfigError, UserError
 
 log = logging.getLogger("visrep")
@@ -52,6 +53,7 @@ class ImageRecord:
     height: int
     width: int
     boxes: list[Box] = field(default_factory=list)
+    depth: Depth = "auto"
     broken: str = ""
 
     def image(self) -> Tensor:
@@ -61,13 +63,28 @@ class ImageRecord:
             BrokenImage: the file cannot be read.
             UserError: its size is not the annotated one, so the boxes would be elsewhere.
         """
-        image = read_image(self.file)
-        if image.shape[1:] != (self.height, self.width):
-            raise UserError(
-                f"{self.file} is {image.shape[2]}x{image.shape[1]} pixels but annotated as "
-                f"{self.width}x{self.height}; correct the size in the annotation or the image"
-            )
+        image = read_image(self.file, depth=self.depth)
+        self.check_size(*image.shape[1:])
         return image
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise UserError unless the size of the file, `image_size`, is the annotated one.
+
+        Boxes drawn on a photograph that lies on its side belong to other pixels than the ones that
+        are read. Where EXIF keeps the size (a square, or upside down) this cannot be told.
+        """
+        if (height, width) == (self.height, self.width):
+            return
+        if (width, height) == (self.height, self.width) and lies_on_its_side(self.file):
+            raise UserError(
+                f"{self.file} is stored as {height}x{width} pixels and EXIF turns it to "
+                f"{width}x{height}, but it is annotated as stored: annotate it as it is shown, or "
+                "remove the orientation from the file if the boxes belong to it as it is stored"
+            )
+        raise UserError(
+            f"{self.file} is {width}x{height} pixels but annotated as {self.width}x{self.height}; "
+            "correct the size in the annotation or the image"
+        )
 
 
 @dataclass
@@ -78,6 +95,20 @@ class DetectionDataset:
     classes: list[str]
     records: list[ImageRecord]
     skipped: list[str] = field(default_factory=list)
+
+
+def with_depth(dataset: DetectionDataset, depth: Any) -> DetectionDataset:
+    """`dataset`, whose images are read at `depth` (`visrep.data.depth`) from now on.
+
+    Raises:
+        ConfigError: `depth` is none.
+        UnknownRange: an image needs another.
+    """
+    depth = parse_depth(depth)
+    for record in dataset.records:
+        record.depth = depth
+    check_range([Path(record.file) for record in dataset.records], depth=depth, name=dataset.name)
+    return dataset
 
 
 def trainable(dataset: DetectionDataset, *, masks: bool) -> list[ImageRecord]:

@@ -15,6 +15,7 @@ from visrep.data.detection.boxes import (
     existing_folder,
     inside,
     usable_box,
+    with_depth,
 )
 from visrep.data.detection.classes import choose, say_ignored
 from visrep.data.detection.fields import field, flag, identity, number, side
@@ -32,6 +33,7 @@ def read_coco(
     classes: Sequence[str] | None = None,
     masks: bool = True,
     on_bad: str = "report",
+    depth: Any = "auto",
 ) -> DetectionDataset:
     """Read a json of COCO's form, whose file names are relative to `image_root`.
 
@@ -43,7 +45,7 @@ def read_coco(
             order of their ids.
         masks: also read the segmentations (seconds to a minute for all of COCO). One that cannot
             be read leaves its box without a mask, and is reported.
-        on_bad: as for `visrep.data.detection.voc.read_voc`.
+        on_bad, depth: as for `visrep.data.detection.voc.read_voc`.
 
     Raises:
         UserError: the file is no json of this form, names an image that is not there, has an id of
@@ -83,7 +85,8 @@ def read_coco(
             box.category = index[name]
             record.boxes.append(box)
     say_ignored(ignored, str(path))
-    return DetectionDataset(path.stem, known, list(records.values()), problems.close(path.stem))
+    dataset = DetectionDataset(path.stem, known, list(records.values()), problems.close(path.stem))
+    return with_depth(dataset, depth)
 
 
 def _load(path: Path) -> dict[str, Any]:

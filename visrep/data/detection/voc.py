@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
@@ -21,6 +22,7 @@ from visrep.data.detection.boxes import (
     existing_folder,
     inside,
     usable_box,
+    with_depth,
 )
 from visrep.data.detection.classes import choose, nearest, say_ignored
 from visrep.data.detection.fields import flag
@@ -50,6 +52,7 @@ def read_voc(
     *,
     classes: Sequence[str] | None = None,
     on_bad: str = "report",
+    depth: Any = "auto",
 ) -> DetectionDataset:
     """Read `root/ImageSets/Main/SPLIT.txt` and the annotations and images that it lists.
 
@@ -64,12 +67,13 @@ def read_voc(
             annotations that any list has, sorted.
         on_bad: "report" skips boxes without area, cuts those that leave the image, and notes both
             in `.skipped`; "raise" makes each an error.
+        depth: what is black and white in images of more than 8 bits: `visrep.data.depth`.
 
     Raises:
         UserError: a folder, list, annotation or image is missing, an annotation has no annotated
             image, is no XML, has a DTD or entities, or none of `classes` is there.
     """
-    return _read_set(root, split, classes, on_bad, only=None)
+    return with_depth(_read_set(root, split, classes, on_bad, only=None), depth)
 
 
 def read_voc_sets(
@@ -78,6 +82,7 @@ def read_voc_sets(
     *,
     classes: Sequence[str] | None = None,
     on_bad: str = "report",
+    depth: Any = "auto",
 ) -> DetectionDataset:
     """Several VOC sets as one: `sets` are YEAR/SPLIT under `root`, such as "VOC2007/trainval".
 
@@ -94,12 +99,13 @@ def read_voc_sets(
     for entry in sets:
         year, _, split = entry.rpartition("/")
         parts.append(_read_set(Path(root) / year, split, classes, on_bad, only=only))
-    return DetectionDataset(
+    together = DetectionDataset(
         name="+".join(part.name for part in parts),
         classes=parts[0].classes,
         records=[record for part in parts for record in part.records],
         skipped=[line for part in parts for line in part.skipped],
     )
+    return with_depth(together, depth)
 
 
 @dataclass

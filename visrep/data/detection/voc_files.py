@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from visrep.data.detection.boxes import inside
-from visrep.data.images import SUFFIXES
+from visrep.data.images import SUFFIXES, is_image_name
 from visrep.errors import UserError
 
 
@@ -161,7 +161,7 @@ class Images:
             names = os.listdir(folder) if folder.is_dir() else []
             for suffix in SUFFIXES:
                 for name in sorted(names):
-                    if _seen(name) and name.lower().endswith(suffix):
+                    if is_image_name(name) and name.lower().endswith(suffix):
                         found.setdefault(name[: -len(suffix)], folder / name)
             self._known[folder] = found
         return self._known[folder]
