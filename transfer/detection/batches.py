@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from visrep import dist
 from visrep.d2.recipe import DetectionRecipe, check_batch
 from visrep.data.detection import Box, DetectionDataset, ImageRecord, trainable
+from visrep.data.workers import Fetched
 from visrep.seeds import derive_seed, epoch_order, generator
 
 
@@ -75,12 +76,13 @@ class TrainingBatches:
             labels n (from 1 on; 0 is the background) and, with masks, masks n x H x W (uint8);
             size: images; seed: the step's.
         """
-        loader = DataLoader(
+        share = self.slice.stop - self.slice.start
+        loader = Fetched(
             _Samples(self),
+            workers=self.workers,
+            item_bytes=share * sample_bytes(self.records, self.recipe),
             batch_sampler=_Shares(self, start_step),
-            num_workers=self.workers,
             collate_fn=list,
-            prefetch_factor=2 if self.workers else None,
         )
         for step, samples in enumerate(loader, start=start_step):
             images, targets = zip(*samples, strict=True)
@@ -128,6 +130,13 @@ class _Shares:
         for step, members in enumerate(self.batches.members()):
             if step >= self.start_step:
                 yield members[self.batches.slice]
+
+
+def sample_bytes(records: Sequence[ImageRecord], recipe: DetectionRecipe) -> int:
+    """Of a training image at its largest, with as many masks as an image has on average."""
+    short, most = max(recipe.train_sizes), recipe.max_size
+    masks = sum(len(record.boxes) for record in records) / len(records) if recipe.masks else 0
+    return int(min(short, most) * most * (3 + masks))
 
 
 def load(record: ImageRecord, *, short: int, most: int) -> Tensor:

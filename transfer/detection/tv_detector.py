@@ -67,6 +67,10 @@ class Detector(GeneralizedRCNN):
         """Where the parameters are."""
         return next(self.parameters()).device
 
+    def state(self) -> dict[str, Tensor]:
+        """All that a file must keep."""
+        return self.state_dict()
+
     def seed(self, seed: int) -> None:
         """Make what is sampled next a function of `seed`."""
         for part, sampler in (("anchors", self.rpn.fg_bg_sampler), ("boxes", self._box_sampler)):

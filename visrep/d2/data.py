@@ -1,14 +1,17 @@
 """Our data in Detectron2's catalogues, formats and loaders; it is imported inside functions."""
 
 import copy
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from visrep import dist
 from visrep.d2.recipe import check_batch
 from visrep.data.detection import DetectionDataset, ImageRecord
+from visrep.data.workers import Fetched
 
 
 def register(dataset: DetectionDataset) -> str:
@@ -102,14 +105,17 @@ def _leaving_a_pixel(augmentations: list[Any]) -> list[Any]:
 
 
 def training_loader(cfg: Any, *, seed: int) -> Any:
-    """Detectron2's endless loader of batches of DATASETS.TRAIN, in an order that follows `seed`.
+    """Detectron2's endless batches of DATASETS.TRAIN, in an order that follows `seed`.
 
-    Images without a box are left out, and a batch holds images of one orientation.
+    Images without a box are left out, and a batch holds images of one orientation. Its own
+    `build_detection_train_loader`, but for how processes are started and fail (`Fetched`).
 
     Raises:
         ConfigError: the batch does not divide over the processes.
     """
-    from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
+    from detectron2.data import DatasetFromList, MapDataset, get_detection_dataset_dicts
+    from detectron2.data.build import worker_init_reset_seed
+    from detectron2.data.common import AspectRatioGroupedDataset, ToIterableDataset
     from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 
     check_batch(cfg.SOLVER.IMS_PER_BATCH)
@@ -120,11 +126,14 @@ def training_loader(cfg: Any, *, seed: int) -> Any:
             entries, cfg.DATALOADER.REPEAT_THRESHOLD
         )
         sampler = RepeatFactorTrainingSampler(repeats, seed=seed)
-    return build_detection_train_loader(
-        entries,
-        mapper=mapper(cfg, training=True),
-        sampler=sampler,
-        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        aspect_ratio_grouping=True,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    share = cfg.SOLVER.IMS_PER_BATCH // dist.world_size()
+    images = MapDataset(DatasetFromList(entries, copy=False), mapper(cfg, training=True))
+    short, most = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
+    stream = Fetched(
+        ToIterableDataset(images, sampler, shard_chunk_size=share),
+        workers=cfg.DATALOADER.NUM_WORKERS,
+        item_bytes=3 * min(short, most) * most,  # an image
+        collate_fn=itemgetter(0),
+        begin=worker_init_reset_seed,
     )
+    return AspectRatioGroupedDataset(stream, share)

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from visrep.data.dataset import ImageDataset
 from visrep.data.preprocess import Preprocess
+from visrep.data.workers import Fetched
 from visrep.engine.precision import autocast_dtype
 from visrep.errors import UserError
 
@@ -84,7 +85,8 @@ def batches(
             yield preprocess(dataset.images[block].to(device))
         return
     prepared = _Prepared(dataset, preprocess, indices)
-    for images in DataLoader(prepared, batch_size=batch_size, num_workers=workers):
+    item_bytes = 4 * 3 * preprocess.size**2 * batch_size
+    for images in Fetched(prepared, workers=workers, item_bytes=item_bytes, batch_size=batch_size):
         yield images.to(device, non_blocking=True)
 
 

@@ -23,14 +23,6 @@ from visrep.errors import ConfigError
 log = logging.getLogger("visrep")
 
 
-class Interrupted(BaseException):
-    """A signal asked the run to stop; a snapshot was saved. `code` is the exit code."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.code = 128 + signum
-
-
 # What may differ between a run and its continuation.
 VOLATILE = (
     *("resume", "overwrite", "device", "threads", "workers", "log_every", "health"),

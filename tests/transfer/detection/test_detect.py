@@ -1,5 +1,6 @@
 """`visrep detect`: engines, records, files, and what it says about mistakes."""
 
+import dataclasses
 import json
 
 import pytest
@@ -13,7 +14,7 @@ from visrep.d2.tasks import recipe_of
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
-from visrep.transfer.detection import detect, prediction
+from visrep.transfer.detection import detect, detector_file, engine_d2, engine_tv, prediction
 from visrep.weights import save_encoder
 
 SMALL = [
@@ -122,9 +123,133 @@ def test_a_run_is_resumed_from_its_snapshot(weights, data, tmp_path):
     out = tmp_path / "cut"
     run(weights, out, "engine=torchvision", "snapshot_every=2", "resume=auto")
     (out / "snapshots" / "step-000000003.pt").unlink()
+    (out / "detector.safetensors").unlink()
     (out / "results.jsonl").unlink()
     again = run(weights, out, "engine=torchvision", "snapshot_every=2", "resume=auto")
     assert [(r.metric, r.value) for r in again] == [(r.metric, r.value) for r in whole]
+
+
+BOTH = ["torchvision", pytest.param("detectron2", marks=pytest.mark.detectron2)]
+
+
+def again(out, detector, *overrides):
+    """A detector that was kept, measured on the test part."""
+    given = [f"detector={detector}", "detection=scenes", f"out={out}", "threads=1", *overrides]
+    detect.main(compose("detect", given)[0])
+    return results.read(out / "results.jsonl")
+
+
+def values(records):
+    return {record.metric: record.value for record in records}
+
+
+@pytest.mark.parametrize("engine", BOTH)
+@pytest.mark.parametrize("head", ["c4", "fpn"])
+def test_a_kept_detector_gives_its_numbers_again(
+    weights, data, tmp_path, monkeypatch, engine, head
+):
+    """With the statistics that precise batch norm gave it; by its own engine unless told."""
+    out = tmp_path / "run"
+    first = run(weights, out, f"engine={engine}", f"head={head}", "precise_bn=2", "outputs=masks")
+    monkeypatch.setattr(detect, "instantiate", lambda node: data[1])
+    for number, path in enumerate((out, out / detector_file.NAMES[engine])):
+        second = again(tmp_path / f"again{number}", path)
+        assert values(second) == values(first)
+        for a, b in zip(first, second, strict=True):
+            assert (a.engine, a.weights, a.init, a.extra) == (b.engine, b.weights, b.init, b.extra)
+    assert values(first)["coco_AP"] != -1
+    kept = detector_file.read(out)
+    assert kept.classes == ["square", "disc"] and kept.encoder == first[0].weights
+    assert first[0].extra["detector"] == kept.sha256
+    assert (out / "detectron2.yaml").exists() == (engine == "detectron2")
+    with pytest.raises(ConfigError, match="detector is in out="):
+        again(out, out, "overwrite=true")
+    assert detector_file.read(out).sha256 == kept.sha256
+
+
+def test_classes_are_matched_by_name(weights, data, tmp_path, monkeypatch):
+    first = run(weights, tmp_path / "run", "engine=torchvision")
+    turned = [
+        dataclasses.replace(
+            record,
+            boxes=[dataclasses.replace(box, category=1 - box.category) for box in record.boxes],
+        )
+        for record in data[1].records
+    ]
+    other = dataclasses.replace(data[1], classes=["disc", "square"], records=turned)
+    monkeypatch.setattr(detect, "instantiate", lambda node: other)
+    assert values(again(tmp_path / "turned", tmp_path / "run")) == values(first)
+    other.classes[0] = "dish"
+    with pytest.raises(ConfigError, match="only one of them has disc, dish"):
+        again(tmp_path / "renamed", tmp_path / "run")
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_what_is_cut_short_after_training_is_not_trained_again(
+    weights, data, tmp_path, monkeypatch, engine
+):
+    whole = run(weights, tmp_path / "whole", f"engine={engine}", "resume=auto")
+
+    def cut(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(detect, "_gathered", cut)
+        run(weights, tmp_path / "cut", f"engine={engine}", "resume=auto")
+    for trainer in (engine_d2, engine_tv):
+        monkeypatch.setattr(trainer, "train", cut)
+    resumed = run(weights, tmp_path / "cut", f"engine={engine}", "resume=auto")
+    assert values(resumed) == values(whole)
+
+
+@pytest.mark.detectron2
+def test_detectron2_reads_what_is_kept(weights, data, tmp_path):
+    """By its own checkpointer, its own config beside it."""
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+
+    from visrep.d2.backbone import add_visrep_config
+
+    out = tmp_path / "run"
+    run(weights, out, "engine=detectron2", "head=fpn")
+    cfg = get_cfg()
+    add_visrep_config(cfg)
+    cfg.merge_from_file(str(out / "detectron2.yaml"))
+    model = build_model(cfg)
+    left = DetectionCheckpointer(model).load(str(out / "model_final.pth"))
+    kept = detector_file.read(out).tensors
+    state = model.state_dict()
+    assert kept and all(torch.equal(state[name], tensor) for name, tensor in kept.items())
+    assert left["__author__"] == "visrep"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "give weights="),
+        (["weights=x", "detector=y"], "give weights="),
+        (["weights=x"], "give a value: task=..., one of .*scenes"),
+        (["detector=x", "task=scenes"], "detector= brings its own task: leave it out"),
+        (["detector=x", "nms_threshold=0.3"], "brings its own nms_threshold"),
+        (["detector=absent.pth"], "absent.pth"),
+    ],
+)
+def test_what_is_given_must_fit_together(tmp_path, given, message):
+    out = tmp_path / "run"
+    cfg, _ = compose("detect", [*given, "detection=scenes", f"out={out}"])
+    with pytest.raises(UserError, match=message):
+        detect.main(cfg)
+    assert not out.exists()
+
+
+def test_files_that_hold_no_detector_are_refused(weights, tmp_path):
+    foreign, damaged = tmp_path / "foreign.pth", tmp_path / "model_final.pth"
+    torch.save({"model": {}}, foreign)
+    damaged.write_bytes(b"PK no archive")
+    for path in (weights, foreign, damaged, tmp_path / "absent", tmp_path):
+        with pytest.raises(UserError, match=str(path.name)):
+            detector_file.read(path)
 
 
 def test_engine_auto_says_what_it_takes_and_why(monkeypatch):
@@ -205,8 +330,6 @@ def test_settings_of_detectron2_need_detectron2(weights, data, tmp_path):
 
 
 def test_classes_and_names_must_agree(tmp_path, monkeypatch):
-    import dataclasses
-
     from omegaconf import OmegaConf
 
     train = shapes(tmp_path / "train", images=2, seed=0)

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from visrep.engine.hooks import Evaluate, Hook
-from visrep.engine.run import Interrupted
 from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
 from visrep.engine.writers import JsonLines
 from visrep.errors import ConfigError, Diverged
 from visrep.seeds import generator
+from visrep.signals import Interrupted
 
 
 class Regression(Task):
