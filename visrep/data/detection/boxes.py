@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from visrep.data.depth import Depth, parse_depth
-from visrep.data.images import check_range, lies_on_its_side, read_image
+from visrep.data.images import BrokenImages, check_range, lies_on_its_side, read_image
 from visrep.errors import ConfigError, UserError
 
 log = logging.getLogger("visrep")
@@ -89,12 +89,23 @@ class ImageRecord:
 
 @dataclass
 class DetectionDataset:
-    """Images with boxes of `classes`; `skipped` has one line for each problem that was met."""
+    """Images with boxes of `classes`.
+
+    Attributes:
+        skipped: one line for each problem that was met.
+        ignored: boxes of each class that was not chosen.
+        broken: counts files that cannot be read; without another, none is tolerated.
+    """
 
     name: str
     classes: list[str]
     records: list[ImageRecord]
     skipped: list[str] = field(default_factory=list)
+    ignored: dict[str, int] = field(default_factory=dict)
+    broken: BrokenImages = field(default_factory=lambda: BrokenImages(0.0, 0), compare=False)
+
+    def __post_init__(self) -> None:
+        self.broken.total = self.broken.total or len(self.records)
 
 
 def with_depth(dataset: DetectionDataset, depth: Any) -> DetectionDataset:

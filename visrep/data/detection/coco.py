@@ -85,7 +85,8 @@ def read_coco(
             box.category = index[name]
             record.boxes.append(box)
     say_ignored(ignored, str(path))
-    dataset = DetectionDataset(path.stem, known, list(records.values()), problems.close(path.stem))
+    lines = problems.close(path.stem)
+    dataset = DetectionDataset(path.stem, known, list(records.values()), lines, ignored)
     return with_depth(dataset, depth)
 
 

@@ -104,6 +104,7 @@ def read_voc_sets(
         classes=parts[0].classes,
         records=[record for part in parts for record in part.records],
         skipped=[line for part in parts for line in part.skipped],
+        ignored=sum((Counter(part.ignored) for part in parts), Counter()),
     )
     return with_depth(together, depth)
 
@@ -150,7 +151,8 @@ def _read_set(
     records = [_read(reading, id_) for id_ in ids]
     name = f"{place.name}/{split or 'all'}"
     say_ignored(reading.ignored, name)
-    return DetectionDataset(name, known, records, reading.problems.close(name))
+    lines = reading.problems.close(name)
+    return DetectionDataset(name, known, records, lines, reading.ignored)
 
 
 def _found_classes(at: Layout, ids: Sequence[str]) -> list[str]:
