@@ -29,7 +29,7 @@ from visrep.engine.writers import Meter
 from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
 from visrep.seeds import derive_seed
-from visrep.transfer.detection import detector_file
+from visrep.transfer.detection import detector_file, prediction
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.masks import to_rle
 from visrep.transfer.detection.prediction import Prediction
@@ -59,10 +59,7 @@ class Detector:
         """Detections in every image of `dataset`, by image id."""
         with logged_to(self.out):
             read = mapper(self.config, training=False)
-            return {
-                record.id: self._prediction(read(dataset_dict(record)))
-                for record in dataset.records
-            }
+            return prediction.each(dataset, lambda r: self._prediction(read(dataset_dict(r))))
 
     def _prediction(self, image: dict[str, Any]) -> Prediction:
         found = self.model([image])[0]["instances"].to("cpu")
@@ -112,7 +109,8 @@ def train(
         model = build_model(cfg)
         place(model, encoder)
         optimizer = _optimizer(cfg, model)
-        loader = training_loader(cfg, seed=derive_seed(run.seed, "order", start) % 2**31)
+        order = derive_seed(run.seed, "order", start) % 2**31
+        loader = training_loader(cfg, seed=order, broken=dataset.broken)
         trainer = _trainer(precision, run, _distributed(model), loader, optimizer)
         schedule = build_lr_scheduler(cfg, optimizer)
         if found:

@@ -14,12 +14,13 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from visrep.d2.backbone import freeze
 from visrep.d2.recipe import DetectionRecipe
-from visrep.data.detection import DetectionDataset
+from visrep.data.detection import DetectionDataset, ImageRecord
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.resnet import ResNet
 from visrep.seeds import derive_seed
+from visrep.transfer.detection import prediction
 from visrep.transfer.detection.batches import load
 from visrep.transfer.detection.masks import paste, to_rle
 from visrep.transfer.detection.prediction import Prediction
@@ -84,10 +85,12 @@ class Detector(GeneralizedRCNN):
         """Detections in every image of `dataset`, by image id."""
         self.eval()
         size = {"short": self.recipe.test_size, "most": self.recipe.max_size}
-        return {
-            record.id: self.predict(load(record, **size), height=record.height, width=record.width)
-            for record in dataset.records
-        }
+
+        def predict(record: ImageRecord) -> Prediction:
+            image = load(record, **size)
+            return self.predict(image, height=record.height, width=record.width)
+
+        return prediction.each(dataset, predict)
 
     @torch.no_grad()
     def predict(self, image: Tensor, *, height: int, width: int) -> Prediction:

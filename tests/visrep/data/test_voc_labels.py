@@ -68,6 +68,16 @@ def test_deep_images(root: Path, log_lines: list[str], listed: bool) -> None:
     assert len(log_lines) == 1 and "depth=[0,4095]" in log_lines[0]
 
 
+def test_ids_with_spaces_and_numbers_byte_order_marks_and_hidden_lists(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, {"cell 0": "", "cell -1": "", "c": ""})
+    lists = root / "ImageSets/Main"
+    (lists / "cat_train.txt").write_bytes(b"\xef\xbb\xbfcell 0  1\r\ncell -1 -1\r\nc 0\r\n")
+    (lists / "._cat_train.txt").write_bytes(b"\0\5")
+    data = voc_labels(str(root), split="train")
+    assert [data.file(i) for i in range(3)] == ["cell 0.jpg", "cell -1.jpg", "c.jpg"]
+    assert data.classes == ["cat"] and data.targets.tolist() == [[1], [-1], [0]]
+
+
 def test_annotations_where_there_are_no_lists(root: Path) -> None:
     data = voc_labels(str(root), split="train")
     assert data.classes == ["cat", "dog"]
