@@ -117,7 +117,7 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
 
     from visrep import config
     from visrep.data import workers
-    from visrep.engine import parallel, run
+    from visrep.engine import lock, parallel, run
 
     name = config_name(command)
     sweep = bool({"-m", "--multirun"} & set(flags))
@@ -146,6 +146,7 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
         finally:
             workers.end()
             parallel.leave()
+            lock.release()
 
     config.sweep(name, overrides, main) if sweep else main(cfg)
     return 0

@@ -23,9 +23,10 @@ from visrep.config import instantiate
 from visrep.d2 import installed
 from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
-from visrep.data.detection import DetectionDataset
+from visrep.data import identity
+from visrep.data.detection import DetectionDataset, readiness
 from visrep.engine.run import Run, open_run
-from visrep.errors import ConfigError, UserError
+from visrep.errors import ConfigError
 from visrep.files import write_text
 from visrep.nn.resnet import ResNet
 from visrep.paths import config_dir
@@ -41,7 +42,7 @@ OUTPUTS = {"boxes": "detection", "masks": "instance"}
 # What can be said of a measurement; all else is the detector's own.
 OF_MEASURING = (
     *("detection", "detector", "out", "engine", "workers", "log_every", "snapshot_every"),
-    *("resume", "seed", "device", "threads", "overwrite"),
+    *("resume", "seed", "device", "threads", "overwrite", "max_broken"),
 )
 INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 
@@ -89,6 +90,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
     train, test = read_data(cfg)
     for dataset in (train, test):
         _announce(run, dataset)
+    run.know_data(identity.of_detection(train))
     # Training is over where its detector is kept, whatever was cut short after it.
     kept = detector_file.find(run.out)
     if kept is not None:
@@ -139,10 +141,13 @@ def _measure_kept(cfg: DictConfig) -> None:
         raise ConfigError(f"the detector is in out={cfg.out}: choose another out= to measure into")
     engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
     run = open_run(cfg)
-    test = instantiate(cfg.detection.test)
+    masks = file.recipe["outputs"] == "masks"
+    test = _part(cfg, "test", masks=masks)
     if test is None:
         raise ConfigError("a detector is measured on detection.test: choose data that have it")
-    _require_unique(test)
+    test = readiness.measurable(test, masks=masks, max_broken=float(cfg.max_broken))
+    if set(test.classes) <= set(file.classes):
+        test = readiness.reindexed(test, file.classes)
     detector = loaded(file, engine, run)
     run.log.info("%s: task %s, trained by %s", cfg.detector, file.recipe["task"], file.engine)
     run.log.info("engine: %s (%s)", engine, reason)
@@ -182,9 +187,10 @@ def _predict_and_measure(
     names = by_name(file.classes, test)
     started = time.perf_counter()
     predictions = _gathered(run, test, lambda share: detector.predict_all(share))
-    run.log.info("predicted %d images in %.1f s", len(test.records), _since(started))
+    run.log.info("predicted %d images in %.1f s", len(predictions), _since(started))
     if not dist.is_main():
         return  # measuring takes its time, and the others have nothing to wait for
+    test = prediction.predicted(test, predictions)
     for found in predictions.values():
         found.labels = names[found.labels]
     prediction.save(run.out / "predictions.json", dataset=test, predictions=predictions)
@@ -262,24 +268,25 @@ def coarser(encoder: ResNet, stem_stride: int | None, run: Run) -> ResNet:
 
 
 def read_data(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
-    """detection.train and detection.test, which must have the same classes."""
-    train, test = instantiate(cfg.detection.train), instantiate(cfg.detection.test)
+    """detection.train and detection.test, looked at before the first step; classes by name."""
+    masks = cfg.outputs == "masks"
+    train, test = (_part(cfg, name, masks=masks) for name in ("train", "test"))
     if train is None or test is None:
         raise ConfigError("detection needs data to train and to test on: choose both")
-    if train.classes != test.classes:
-        raise ConfigError(
-            f"{train.name} and {test.name} have different classes ({len(train.classes)} and "
-            f"{len(test.classes)}): name the classes, or use two parts of one data set"
-        )
-    _require_unique(test)
-    return train, test
+    return readiness.ready(
+        train,
+        test,
+        chosen=cfg.detection.get("classes") is not None,
+        masks=masks,
+        max_broken=float(cfg.max_broken),
+    )
 
 
-def _require_unique(test: DetectionDataset) -> None:
-    ids = [record.id for record in test.records]
-    if len(set(ids)) < len(ids):
-        double = next(each for each in ids if ids.count(each) > 1)
-        raise UserError(f"{test.name}: two images are called {double!r}; rename one of them")
+def _part(cfg: DictConfig, name: str, *, masks: bool) -> DetectionDataset | None:
+    """detection.train or .test, without masks where none is wanted and its reader can do so."""
+    node = cfg.detection[name]
+    optional = node is not None and "masks" in node
+    return instantiate(node, **({"masks": masks and node.masks} if optional else {}))
 
 
 def measure(
@@ -294,6 +301,7 @@ def measure(
     detector: str,
 ) -> None:
     """Compute every metric; log it, append its record, write `per_class.json`."""
+    left_out = {"left_out": sorted(dataset.broken.files)} if dataset.broken.files else {}
 
     def record(metric: str, value: float, form: str, **extra: Any) -> None:
         run.record(
@@ -309,6 +317,7 @@ def measure(
             iterations=recipe.iterations,
             detector=detector,
             form=form,
+            **left_out,
             **extra,
         )
 

@@ -29,7 +29,7 @@ from visrep.engine.writers import Meter
 from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
 from visrep.seeds import derive_seed
-from visrep.transfer.detection import detector_file
+from visrep.transfer.detection import detector_file, prediction
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.masks import to_rle
 from visrep.transfer.detection.prediction import Prediction
@@ -59,10 +59,7 @@ class Detector:
         """Detections in every image of `dataset`, by image id."""
         with logged_to(self.out):
             read = mapper(self.config, training=False)
-            return {
-                record.id: self._prediction(read(dataset_dict(record)))
-                for record in dataset.records
-            }
+            return prediction.each(dataset, lambda r: self._prediction(read(dataset_dict(r))))
 
     def _prediction(self, image: dict[str, Any]) -> Prediction:
         found = self.model([image])[0]["instances"].to("cpu")
@@ -102,14 +99,18 @@ def train(
 
     trainable(dataset, masks=recipe.masks)
     cfg = configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
-    found = snapshot.latest(run.out / "snapshots")
+    must = run.config.get("resume") == "must"
+    found = snapshot.latest(run.out / "snapshots", required=must)
     start, state = found or (0, {})
+    if run.data is not None and "data" in state:
+        run.data.changed_since(state["data"], run.out)
     with logged_to(run.out), diverged():
         seed_all_rng(derive_seed(run.seed, "detectron2", start, dist.rank()) % 2**31)
         model = build_model(cfg)
         place(model, encoder)
         optimizer = _optimizer(cfg, model)
-        loader = training_loader(cfg, seed=derive_seed(run.seed, "order", start) % 2**31)
+        order = derive_seed(run.seed, "order", start) % 2**31
+        loader = training_loader(cfg, seed=order, broken=dataset.broken)
         trainer = _trainer(precision, run, _distributed(model), loader, optimizer)
         schedule = build_lr_scheduler(cfg, optimizer)
         if found:
@@ -117,10 +118,21 @@ def train(
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
             run.log.info("resumed from iteration %d; the order of images is a new one", start)
+            before = state.get("total_steps", recipe.iterations)
+            if before != recipe.iterations:
+                run.log.info(
+                    "the run has %d iterations instead of %d: its learning rate goes on by the "
+                    "schedule of the longer one",
+                    recipe.iterations,
+                    before,
+                )
 
         def save(step: int) -> None:
             parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-            state = {name: dict(part.state_dict()) for name, part in parts.items()}
+            state: dict[str, Any] = {name: dict(part.state_dict()) for name, part in parts.items()}
+            state["total_steps"] = recipe.iterations
+            if run.data is not None:
+                state["data"] = run.data.digest
             snapshot.save(run.out / "snapshots", step, state)
             dist.barrier()
 

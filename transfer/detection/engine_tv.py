@@ -82,6 +82,8 @@ def train(
         precision=precision,
         snapshot_every=snapshot_every,
         log_every=log_every,
+        resume=run.config.get("resume", "never"),
+        data=run.data,
         writers=run.writers(total=recipe.iterations, label="detect"),
     )
     trainer.fit()

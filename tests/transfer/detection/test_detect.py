@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from visrep import results
 from visrep.config import compose
 from visrep.d2 import installed
 from visrep.d2.tasks import recipe_of
+from visrep.data.images import BrokenImages
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
@@ -342,18 +344,64 @@ def test_settings_of_detectron2_need_detectron2(weights, data, tmp_path):
         run(weights, tmp_path / "run", "engine=torchvision", "d2_opts=[SOLVER.GAMMA,0.5]")
 
 
-def test_classes_and_names_must_agree(tmp_path, monkeypatch):
+def test_both_parts_are_looked_at_as_the_configuration_says(tmp_path, monkeypatch):
     from omegaconf import OmegaConf
 
     train = shapes(tmp_path / "train", images=2, seed=0)
-    sets = {"train": train, "test": dataclasses.replace(train, classes=["square"])}
-    monkeypatch.setattr(detect, "instantiate", lambda node: sets.get(node))
-    cfg = OmegaConf.create({"detection": {"train": "train", "test": "test"}})
-    with pytest.raises(ConfigError, match=r"different classes \(2 and 1\)"):
+    test = shapes(tmp_path / "test", images=3, seed=1, name="shapes/test")
+    asked = {}
+
+    def made(node, **arguments):
+        asked[node.part] = arguments
+        return {"train": train, "test": test, "none": None}[node.part]
+
+    monkeypatch.setattr(detect, "instantiate", made)
+    nodes = {"train": {"part": "train", "masks": True}, "test": {"part": "test"}, "classes": None}
+    cfg = OmegaConf.create({"detection": nodes, "outputs": "boxes", "max_broken": 0.4})
+    assert detect.read_data(cfg) == (train, test)
+    assert asked == {"train": {"masks": False}, "test": {}}, "only a reader that has the choice"
+    (tmp_path / "test/001.png").write_bytes(b"")
+    kept = detect.read_data(cfg)[1]
+    assert [r.id for r in kept.records] == ["000", "002"] and len(kept.broken.files) == 1
+    cfg.max_broken = 0.1
+    with pytest.raises(UserError, match=r"1 of 3 images cannot be read.*001\.png"):
         detect.read_data(cfg)
-    sets["test"] = dataclasses.replace(train, records=train.records + train.records[:1])
-    with pytest.raises(UserError, match="two images are called '000'"):
-        detect.read_data(cfg)
-    del sets["test"]
+    cfg.detection.test.part = "none"
     with pytest.raises(ConfigError, match="to train and to test on"):
         detect.read_data(cfg)
+
+
+def spoil(path):
+    """Break a png between its ends, which no look at the ends shows."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "engine", ["torchvision", pytest.param("detectron2", marks=pytest.mark.detectron2)]
+)
+def test_images_that_break_late_are_passed_over_and_recorded(
+    weights, data, tmp_path, engine, capsys
+):
+    train, test = data
+    for dataset, number in ((train, 2), (test, 1)):
+        dataset.broken = BrokenImages(0.3, len(dataset.records))
+        spoil(Path(dataset.records[number].file))
+    records = run(weights, tmp_path / "run", f"engine={engine}", "iterations=12")
+    assert all(record.extra["left_out"] == [test.records[1].file] for record in records)
+    assert set(train.broken.files) == {train.records[2].file}
+    assert set(prediction.load(tmp_path / "run/predictions.json")) == {"000", "002", "003"}
+    said = capsys.readouterr().out
+    assert f"skipped image {train.records[2].file}" in said
+    assert f"skipped image {test.records[1].file}" in said
+
+
+@pytest.mark.parametrize(
+    "engine", ["torchvision", pytest.param("detectron2", marks=pytest.mark.detectron2)]
+)
+def test_more_broken_images_than_tolerated_end_the_run(weights, data, tmp_path, engine):
+    spoil(Path(data[0].records[2].file))
+    with pytest.raises(UserError, match=r"1 of 6 images cannot be read.*002\.png"):
+        run(weights, tmp_path / "run", f"engine={engine}", "iterations=12")
