@@ -23,13 +23,14 @@ from visrep.config import instantiate
 from visrep.d2 import installed
 from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
+from visrep.data import identity
 from visrep.data.detection import DetectionDataset, readiness
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
 from visrep.files import write_text
 from visrep.nn.resnet import ResNet
 from visrep.paths import config_dir
-from visrep.transfer.detection import detector_file, engine_d2, engine_tv, prediction
+from visrep.transfer.detection import detector_file, engine_d2, engine_tv, prediction, translation
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.evaluation.coco import evaluate_coco
 from visrep.transfer.detection.evaluation.voc import FORMS, evaluate_voc
@@ -89,6 +90,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
     train, test = read_data(cfg)
     for dataset in (train, test):
         _announce(run, dataset)
+    run.know_data(identity.of_detection(train))
     # Training is over where its detector is kept, whatever was cut short after it.
     kept = detector_file.find(run.out)
     if kept is not None:
@@ -124,6 +126,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
             encoder=sha256,
             init=str(cfg.init),
             config=detector.config.dump() if engine == "detectron2" else "",
+            opts=list(cfg.d2_opts),
             tensors=detector.state(),
         )
         if dist.is_main():
@@ -156,14 +159,16 @@ def loaded(file: DetectorFile, engine: str, run: Run) -> Any:
     """The detector of `file` in `engine`, with `predict_all`.
 
     Raises:
-        ConfigError: the engine cannot run it.
+        ConfigError: it was trained by the other engine, and this one cannot run it.
         UserError: the file does not hold what it names.
     """
-    if file.engine != engine:
-        raise ConfigError(
-            f"engine={engine}: this detector was trained by {file.engine}; measure it there"
-        )
-    return engine_d2.load(file, run) if engine == "detectron2" else engine_tv.load(file, run.device)
+    if engine == "detectron2":
+        if file.engine != engine:
+            file = translation.to_detectron2(file)
+            file.config = engine_d2.config_of(file, run)
+        return engine_d2.load(file, run)
+    file = file if file.engine == engine else translation.to_torchvision(file)
+    return engine_tv.load(file, run.device)
 
 
 def _announce(run: Run, dataset: DetectionDataset) -> None:

@@ -38,6 +38,7 @@ class DetectorFile:
         encoder: sha256 of the encoder that it was trained from.
         init: pretrained or random, the encoder.
         config: Detectron2's config as yaml; "" for torchvision.
+        opts: what changed that config beyond the recipe, KEY, value, ...
         tensors: its state, without counters of batches.
         sha256: of the tensors, see `fingerprint`.
     """
@@ -50,6 +51,7 @@ class DetectorFile:
     encoder: str
     init: str
     config: str = ""
+    opts: list[Any] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(repr=False)
     sha256: str = field(default="", init=False)
 

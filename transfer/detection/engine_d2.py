@@ -99,8 +99,11 @@ def train(
 
     trainable(dataset, masks=recipe.masks)
     cfg = configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
-    found = snapshot.latest(run.out / "snapshots")
+    must = run.config.get("resume") == "must"
+    found = snapshot.latest(run.out / "snapshots", required=must)
     start, state = found or (0, {})
+    if run.data is not None and "data" in state:
+        run.data.changed_since(state["data"], run.out)
     with logged_to(run.out), diverged():
         seed_all_rng(derive_seed(run.seed, "detectron2", start, dist.rank()) % 2**31)
         model = build_model(cfg)
@@ -115,10 +118,21 @@ def train(
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
             run.log.info("resumed from iteration %d; the order of images is a new one", start)
+            before = state.get("total_steps", recipe.iterations)
+            if before != recipe.iterations:
+                run.log.info(
+                    "the run has %d iterations instead of %d: its learning rate goes on by the "
+                    "schedule of the longer one",
+                    recipe.iterations,
+                    before,
+                )
 
         def save(step: int) -> None:
             parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-            state = {name: dict(part.state_dict()) for name, part in parts.items()}
+            state: dict[str, Any] = {name: dict(part.state_dict()) for name, part in parts.items()}
+            state["total_steps"] = recipe.iterations
+            if run.data is not None:
+                state["data"] = run.data.digest
             snapshot.save(run.out / "snapshots", step, state)
             dist.barrier()
 
@@ -156,6 +170,23 @@ def load(file: DetectorFile, run: Run) -> Detector:
         model = build_model(cfg)
         detector_file.fill(model, file)
     return Detector(model, cfg)
+
+
+def config_of(file: DetectorFile, run: Run) -> str:
+    """The config of a detector that the other engine has trained, as yaml.
+
+    Raises:
+        ConfigError: Detectron2 cannot run the net.
+    """
+    made = configure(
+        ResNet(**file.backbone),
+        Preprocess.from_dict(file.preprocess),
+        DetectionDataset(name="measured", classes=file.classes, records=[], skipped=[]),
+        DetectionRecipe(**file.recipe),
+        run=run,
+        workers=0,
+    )
+    return made.dump()
 
 
 def _alone(node: Any) -> None:

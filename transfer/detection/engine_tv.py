@@ -82,6 +82,8 @@ def train(
         precision=precision,
         snapshot_every=snapshot_every,
         log_every=log_every,
+        resume=run.config.get("resume", "never"),
+        data=run.data,
         writers=run.writers(total=recipe.iterations, label="detect"),
     )
     trainer.fit()
@@ -98,12 +100,17 @@ def load(file: DetectorFile, device: torch.device) -> Detector:
     Raises:
         UserError: its tensors are those of another net than it names.
     """
-    detector = Detector(
+    detector = empty(file)
+    detector_file.fill(detector, file)
+    return detector.to(device).eval()
+
+
+def empty(file: DetectorFile) -> Detector:
+    """The net that `file` names, without its tensors."""
+    return Detector(
         encoder=ResNet(**file.backbone),
         classes=len(file.classes),
         recipe=DetectionRecipe(**file.recipe),
         preprocess=Preprocess.from_dict(file.preprocess),
         seed=0,
     )
-    detector_file.fill(detector, file)
-    return detector.to(device).eval()

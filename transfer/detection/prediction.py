@@ -65,8 +65,8 @@ def save(
     """Write `predictions` (by image id) as JSON.
 
     One object: `dataset`, `classes`, and `images`, each with `id`, `file`, `height`, `width`,
-    `boxes`, `scores`, `labels` and, where there are any, `masks`, sorted by falling score; and
-    `truth`, the annotated `boxes` and `labels`.
+    `depth` (how the file is to be read); `boxes`, `scores`, `labels` and, where there are any,
+    `masks`, sorted by falling score; and `truth`, the annotated `boxes` and `labels`.
     """
     images = []
     for record in dataset.records:
@@ -79,6 +79,7 @@ def save(
             "file": str(record.file),
             "height": record.height,
             "width": record.width,
+            "depth": record.depth,
             "boxes": found.boxes[order].tolist(),
             "scores": found.scores[order].tolist(),
             "labels": found.labels[order].tolist(),

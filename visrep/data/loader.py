@@ -145,8 +145,8 @@ class _Crops(Dataset):
         step = self.start + item
         params = loader.params_of(step)
         samples, index, broken = [], [], []
-        for position, wanted in enumerate(loader.samples_of(step)[loader.order.slice].tolist()):
-            image, found, passed_over = read_or_next(loader.dataset, wanted)
+        for position, place in enumerate(loader.order.of(step)[loader.order.slice].tolist()):
+            image, found, passed_over = read_or_next(loader.dataset, loader.indices, place)
             samples.append(loader.views.crop(image, params, position))
             index.append(found)
             broken += [(error.file, error.reason) for error in passed_over]

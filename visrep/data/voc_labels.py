@@ -4,6 +4,7 @@
 objects) on each line. Where these lists are missing, the same is worked out from the annotations.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visrep.data.classes import some
 from visrep.data.dataset import ImageDataset, ImageFiles
 from visrep.data.depth import Depth, parse_depth
 from visrep.data.detection.boxes import existing_folder, inside
@@ -18,6 +20,8 @@ from visrep.data.detection.voc import read_voc
 from visrep.data.detection.voc_files import Images, layout, read_lines
 from visrep.data.images import check_range
 from visrep.errors import ConfigError, UserError
+
+log = logging.getLogger("visrep")
 
 
 class MultiLabelImages(ImageFiles):
@@ -81,20 +85,43 @@ def voc_labels(
     )
 
 
-def shared_targets(train: MultiLabelImages, test: ImageDataset | None) -> list[str]:
-    """The classes that both parts have, in their order.
+def shared_targets(train: MultiLabelImages, test: ImageDataset | None) -> tuple[list[str], Any]:
+    """The classes of `train`, and `test` with its targets in their order: matched by name.
+
+    A class that no test image has is told in a warning: it has no average precision.
 
     Raises:
-        ConfigError: there is no such test set, or its classes differ.
+        ConfigError: there is no such test set, or a class is in one of them only.
     """
     if not isinstance(test, MultiLabelImages):
         raise ConfigError(f"{train.name} comes without a test set of the same kind: choose data=")
-    if train.classes != test.classes:
+    assert train.classes is not None and test.classes is not None
+    odd = [name for name in train.classes if name not in test.classes]
+    odd += [name for name in test.classes if name not in train.classes]
+    if odd:
         raise ConfigError(
-            f"{train.name} and {test.name} have different classes: use two parts of one data set"
+            f"of the classes of {train.name} and {test.name}, {some(odd)} is in one of them only: "
+            "use two parts of one data set, or name the classes of both with data.train.classes= "
+            "and data.test.classes="
         )
-    assert train.classes is not None
-    return train.classes
+    order = [test.classes.index(name) for name in train.classes]
+    columns = test.targets[:, order]
+    present = (columns > 0).any(dim=0).tolist()
+    absent = [name for name, here in zip(train.classes, present, strict=True) if not here]
+    if absent:
+        log.warning(
+            "warning: %s has no image of %s, of %d classes: the mean is over the others",
+            test.name,
+            some(absent),
+            len(train.classes),
+        )
+    if order == list(range(len(order))):
+        return train.classes, test
+    files = [test.file(i) for i in range(len(test))]
+    matched = MultiLabelImages(
+        name=test.name, root=test.root, files=files, targets=columns, classes=train.classes
+    )
+    return train.classes, matched
 
 
 def _listed(lists: Path, split: str) -> list[str]:

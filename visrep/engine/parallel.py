@@ -103,11 +103,11 @@ def explained(error: RuntimeError) -> UserError | None:
     known = isinstance(error, torch.distributed.DistError)
     if world == 1 or not text or not (known or _LOST.search(str(error))):
         return None
-    package = Path(__file__).resolve().parent.parent.parent
+    inner = Path(torch.__file__).parent
     ours = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).resolve().is_relative_to(package)
+        if not Path(frame.filename).is_relative_to(inner)
     ]
     where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}, {ours[-1].name}" if ours else "?"
     return UserError(

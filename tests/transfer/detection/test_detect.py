@@ -169,6 +169,19 @@ def test_a_kept_detector_gives_its_numbers_again(
     assert detector_file.read(out).sha256 == kept.sha256
 
 
+@pytest.mark.detectron2
+@pytest.mark.parametrize("engine", ["torchvision", "detectron2"])
+def test_a_kept_detector_is_measured_by_the_other_engine(
+    weights, data, tmp_path, monkeypatch, engine
+):
+    other = {"torchvision": "detectron2", "detectron2": "torchvision"}[engine]
+    first = run(weights, tmp_path / "run", f"engine={engine}")
+    monkeypatch.setattr(detect, "instantiate", lambda node: data[1])
+    second = again(tmp_path / "again", tmp_path / "run", f"engine={other}")
+    assert {record.engine for record in second} == {other}
+    assert values(second) == pytest.approx(values(first), abs=0.1)
+
+
 def test_classes_are_matched_by_name(weights, data, tmp_path, monkeypatch):
     first = run(weights, tmp_path / "run", "engine=torchvision")
     turned = [
