@@ -22,8 +22,9 @@ from visrep.config import instantiate
 from visrep.data import identity
 from visrep.data.classes import in_classes, some
 from visrep.data.dataset import ImageDataset, checked
+from visrep.data.order import total_steps
 from visrep.data.preprocess import Preprocess
-from visrep.distill.classifier_training import measure, parameters, total_steps, trainer_of
+from visrep.distill.classifier_training import measure, parameters, trainer_of
 from visrep.distill.distillation import Distillation
 from visrep.distill.labels import announce, labelled
 from visrep.engine.evaluation import input_of, require_usable, warn_of_overlap

@@ -19,9 +19,10 @@ from visrep import dist
 from visrep.config import instantiate
 from visrep.data import identity
 from visrep.data.dataset import checked
+from visrep.data.order import total_steps
 from visrep.data.preprocess import Preprocess
 from visrep.data.splits import write_list
-from visrep.distill.classifier_training import measure, parameters, total_steps, trainer_of
+from visrep.distill.classifier_training import measure, parameters, trainer_of
 from visrep.distill.labels import about_labels, announce, labelled
 from visrep.engine.evaluation import (
     input_of,

@@ -12,6 +12,7 @@ from visrep.config import instantiate
 from visrep.data import identity
 from visrep.data.dataset import ImageDataset, checked
 from visrep.data.loader import Loader
+from visrep.data.order import total_steps
 from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views
 from visrep.engine.assembly import assemble
@@ -40,13 +41,14 @@ def main(cfg: DictConfig) -> None:
         cfg,
         run,
         batch_size=cfg.batch_size // cfg.accumulate,
+        continuous=cfg.continuous,
         workers=cfg.workers,
         max_broken=cfg.max_broken,
     )
     task, train, views, loader = parts.task, parts.data, parts.views, parts.loader
     run.know_data(identity.of_images(train), fixed=remembers(cfg, views), classes=False)
     steps_per_epoch = updates_in_epoch(cfg, loader)
-    run.settle(settle(cfg, steps_per_epoch=steps_per_epoch))
+    run.settle(settle(cfg, loader))
     total = cfg.steps
     preprocess = _preprocess(train, views)
     if total == 0:
@@ -107,30 +109,53 @@ def resolve(cfg: DictConfig) -> DictConfig:
         seed=cfg.seed,
         device="cpu",
         batch_size=cfg.batch_size // cfg.accumulate,
+        continuous=cfg.continuous,
     )
-    return settle(cfg, steps_per_epoch=updates_in_epoch(cfg, loader))
+    return settle(cfg, loader)
 
 
-def settle(cfg: DictConfig, *, steps_per_epoch: int) -> DictConfig:
+def settle(cfg: DictConfig, loader: Loader) -> DictConfig:
     """`cfg`, whose `COMPUTED` nulls get their values."""
-    if cfg.steps is None:
+    steps_per_epoch = updates_in_epoch(cfg, loader)
+    if cfg.steps is None and cfg.continuous:
+        images = loader.order.size
+        cfg.steps = total_steps(images, epochs=float(cfg.epochs), batch_size=int(cfg.batch_size))
+    elif cfg.steps is None:
         cfg.steps = round(cfg.epochs * steps_per_epoch)
     if cfg.snapshot_every is None:
-        cfg.snapshot_every = steps_per_epoch
+        cfg.snapshot_every = max(1, round(steps_per_epoch))
     return cfg
 
 
-def updates_in_epoch(cfg: DictConfig, loader: Loader) -> int:
-    """Updates of an epoch; an epoch of fewer micro-batches than make an update is one."""
+def updates_in_epoch(cfg: DictConfig, loader: Loader) -> float:
+    """Updates of an epoch; an epoch of fewer micro-batches than make an update is one.
+
+    Where batches run on over the ends of epochs, it is no whole number.
+    """
+    if cfg.continuous:
+        return loader.order.size / cfg.batch_size
     return max(1, loader.steps_per_epoch // cfg.accumulate)
 
 
 def make_loader(data: ImageDataset, views: Views, **settings: Any) -> Loader:
     """Batches of `views` of `data`; `settings` are the loader's.
 
-    Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds.
+    Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds; its
+    batches always run on over the ends of epochs, which are counted as full batches.
     """
-    return getattr(views, "loader", Loader)(data, views=views, **settings)
+    own = getattr(views, "loader", None)
+    if own is None:
+        loader = Loader(data, views=views, **settings)
+        # Of the same image twice in a batch, a loss would make negatives.
+        if loader.batch_size > loader.order.size:
+            raise ConfigError(
+                f"batch_size={loader.batch_size} is larger than the data: {data.name} has "
+                f"{loader.order.size} images; choose a smaller batch"
+            )
+        return loader
+    if settings.pop("continuous", False):
+        raise ConfigError("continuous=true: surrogate classes are read so anyway; leave it out")
+    return own(data, views=views, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +225,7 @@ def _set_batchnorm(task: Method, cfg: DictConfig, run: Run) -> None:
     set_batchnorm(task, mode=wanted, groups=cfg.bn_splits if wanted == "split" else 1)
 
 
-def _health(task: Method, cfg: DictConfig, steps_per_epoch: int) -> Health | None:
+def _health(task: Method, cfg: DictConfig, steps_per_epoch: float) -> Health | None:
     if cfg.health not in ("stop", "warn", "off"):
         raise ConfigError(f"health={cfg.health}: choose stop, warn or off")
     if cfg.health == "off":
@@ -208,7 +233,7 @@ def _health(task: Method, cfg: DictConfig, steps_per_epoch: int) -> Health | Non
     return Health(
         levels=task.reference_levels(cfg.batch_size),
         # A memory of an epoch (NPID's bank, SwAV's frozen prototypes) needs one to mean anything.
-        patience=max(500, 2 * steps_per_epoch),
+        patience=max(500, round(2 * steps_per_epoch)),
         warmup=round(cfg.optim.warmup_epochs * steps_per_epoch),
         stop=cfg.health == "stop",
     )
@@ -224,6 +249,7 @@ def _preprocess(train: ImageDataset, views: Views) -> Preprocess:
         mean=views.mean,
         std=views.std,
         interpolation=views.views[0].interpolation,
+        antialias=views.views[0].antialias,
     )
 
 

@@ -112,7 +112,9 @@ class TrainingBatches:
         size = {"short": self.recipe.train_sizes[choice], "most": self.recipe.max_size}
         record, image, broken = self._readable(position, size)
         target = truth(record, image.shape[-2:], masks=self.recipe.masks)
-        return (*(mirror(image, target) if mirrored else (image, target)), broken)
+        if mirrored:
+            image, target = mirror(image, target)
+        return image, {**target, "boxes": target["boxes"].float()}, broken
 
     def _readable(
         self, position: int, size: dict[str, int]
@@ -188,13 +190,15 @@ def resized(height: int, width: int, *, short: int, most: int) -> tuple[int, int
 def truth(record: ImageRecord, size: Sequence[int], *, masks: bool) -> dict[str, Tensor]:
     """Boxes, labels (from 1 on) and masks of an image that was resized to `size`.
 
-    Crowd boxes are left out; difficult ones are objects like any other, as in Detectron2.
+    Crowd boxes are left out; difficult ones are objects like any other, as in Detectron2. Boxes are
+    float64, as it scales and mirrors them: all anchors around a box overlap it alike, and which of
+    them is the best hangs on the last bit of the box.
     """
     height, width = size
-    scale = torch.tensor([width / record.width, height / record.height] * 2)
-    limit = torch.tensor([width, height, width, height], dtype=torch.float32)
+    scale = torch.tensor([width / record.width, height / record.height] * 2, dtype=torch.float64)
+    limit = torch.tensor([width, height, width, height], dtype=torch.float64)
     kept: list[Box] = [box for box in record.boxes if not box.crowd]
-    boxes = torch.tensor([list(box.xyxy) for box in kept], dtype=torch.float32).reshape(-1, 4)
+    boxes = torch.tensor([list(box.xyxy) for box in kept], dtype=torch.float64).reshape(-1, 4)
     boxes = torch.minimum((boxes * scale).clamp(min=0), limit)
     labels = torch.tensor([box.category + 1 for box in kept], dtype=torch.int64)
     target = {"boxes": boxes, "labels": labels}

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
-from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -25,7 +24,12 @@ from visrep.transfer.detection.batches import load
 from visrep.transfer.detection.masks import paste, to_rle
 from visrep.transfer.detection.prediction import Prediction
 from visrep.transfer.detection.tv_heads import AlignedRoIAlign, RegionHeads
-from visrep.transfer.detection.tv_proposals import Anchors, ProposalNetwork, Sampler
+from visrep.transfer.detection.tv_proposals import (
+    Anchors,
+    ProposalHead,
+    ProposalNetwork,
+    Sampler,
+)
 
 
 class Detector(GeneralizedRCNN):
@@ -276,7 +280,7 @@ def _proposals(encoder: ResNet, width: int, recipe: DetectionRecipe) -> Proposal
     }
     rpn = ProposalNetwork(
         anchors,
-        RPNHead(width, anchors.num_anchors_per_location()[0]),
+        ProposalHead(width, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=recipe.rpn_batch,
