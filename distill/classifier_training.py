@@ -18,21 +18,6 @@ from visrep.engine.extraction import extract
 from visrep.engine.run import Run
 from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
-from visrep.errors import ConfigError
-
-
-def total_steps(images: int, *, epochs: float, batch_size: int) -> int:
-    """floor(N * epochs / B) + 1: the step counts in the names of the released checkpoints.
-
-    The stream of images is shuffled and repeated, and its batches run on over the ends of epochs,
-    so a batch may be larger than the data.
-
-    Raises:
-        ConfigError: no epoch or an empty batch.
-    """
-    if epochs <= 0 or batch_size < 1:
-        raise ConfigError(f"epochs={epochs} batch_size={batch_size}: both must be above 0")
-    return int(images * epochs // batch_size) + 1
 
 
 def trainer_of(

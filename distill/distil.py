@@ -19,10 +19,12 @@ from torch import Tensor
 
 from visrep import dist
 from visrep.config import instantiate
+from visrep.data import identity
 from visrep.data.classes import in_classes, some
 from visrep.data.dataset import ImageDataset, checked
+from visrep.data.order import total_steps
 from visrep.data.preprocess import Preprocess
-from visrep.distill.classifier_training import measure, parameters, total_steps, trainer_of
+from visrep.distill.classifier_training import measure, parameters, trainer_of
 from visrep.distill.distillation import Distillation
 from visrep.distill.labels import announce, labelled
 from visrep.engine.evaluation import input_of, require_usable, warn_of_overlap
@@ -154,6 +156,9 @@ def main(cfg: DictConfig) -> None:
     """Build both nets, train the student, measure both, save the student."""
     run = open_run(cfg, computed=["steps"])
     train, test = checked(instantiate(cfg.data.train)), checked(instantiate(cfg.data.test))
+    alpha = float(cfg.alpha)
+    labels = known_labels(train, cfg.labels, draw=int(cfg.draw)) if alpha < 1 else None
+    run.know_data(identity.of_images(train, labels=labels))
     run.settle(settle(cfg, images=len(train)))
     names = train.classes or (None if test is None else test.classes)
     teacher, preprocess, teacher_sha256 = teacher_from(
@@ -173,14 +178,13 @@ def main(cfg: DictConfig) -> None:
     )
     set_batchnorm(student, mode="sync")
     teacher.to(run.device).to(memory_format=torch.channels_last)
-    alpha = float(cfg.alpha)
     task = Distillation(
         teacher=teacher,
         student=student,
         temperature=float(cfg.temperature),
         alpha=alpha,
         tau_squared=bool(cfg.tau_squared),
-        labels=known_labels(train, cfg.labels, draw=int(cfg.draw)) if alpha < 1 else None,
+        labels=labels,
     )
     trainer = trainer_of(
         task,

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from visrep import dist
 from visrep.config import instantiate
+from visrep.data import identity
 from visrep.data.dataset import checked
+from visrep.data.order import total_steps
 from visrep.data.preprocess import Preprocess
 from visrep.data.splits import write_list
-from visrep.distill.classifier_training import measure, parameters, total_steps, trainer_of
+from visrep.distill.classifier_training import measure, parameters, trainer_of
 from visrep.distill.labels import about_labels, announce, labelled
 from visrep.engine.evaluation import (
     input_of,
@@ -142,6 +144,7 @@ def main(cfg: DictConfig) -> None:
     require_usable(test, preprocess, max_broken=float(cfg.max_broken))
     warn_of_overlap(train, test)
     indices = labelled(train, cfg.labels, draw=int(cfg.draw))
+    run.know_data(identity.of_images(train, indices=indices))
     announce(train, cfg.labels, indices)
     write_list(run.out / "labels.txt", train, indices)
     run.settle(settle(cfg, share=len(indices) / len(train)))

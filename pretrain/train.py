@@ -9,8 +9,10 @@ from torch import nn
 
 from visrep import dist
 from visrep.config import instantiate
+from visrep.data import identity
 from visrep.data.dataset import ImageDataset, checked
 from visrep.data.loader import Loader
+from visrep.data.order import total_steps
 from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views
 from visrep.engine.assembly import assemble
@@ -20,7 +22,8 @@ from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.exemplar_nets import ExemplarNet
-from visrep.pretrain.checks import check
+from visrep.pretrain.beginning import begin_from
+from visrep.pretrain.checks import check, same_picture
 from visrep.pretrain.method import Method, Plan, require_contract
 from visrep.pretrain.monitor import knn_monitor
 from visrep.seeds import derive_seed
@@ -38,17 +41,19 @@ def main(cfg: DictConfig) -> None:
         cfg,
         run,
         batch_size=cfg.batch_size // cfg.accumulate,
+        continuous=cfg.continuous,
         workers=cfg.workers,
         max_broken=cfg.max_broken,
     )
     task, train, views, loader = parts.task, parts.data, parts.views, parts.loader
+    run.know_data(identity.of_images(train), fixed=remembers(cfg, views), classes=False)
     steps_per_epoch = updates_in_epoch(cfg, loader)
-    run.settle(settle(cfg, steps_per_epoch=steps_per_epoch))
+    run.settle(settle(cfg, loader))
     total = cfg.steps
     preprocess = _preprocess(train, views)
     if total == 0:
         run.log.info("steps=0: the encoder file of the untrained net, a baseline")
-        _export(run, cfg, task, preprocess, train)
+        _export(run, cfg, parts, preprocess)
         return
     plan = Plan(
         batch_size=cfg.batch_size,
@@ -56,7 +61,8 @@ def main(cfg: DictConfig) -> None:
         images=getattr(views, "classes", len(train)),
         steps=total,
     )
-    for line in check(task, cfg, plan, views=views.views, steps_per_epoch=steps_per_epoch):
+    warnings = check(task, cfg, plan, views=views.views, steps_per_epoch=steps_per_epoch)
+    for line in (*warnings, *same_picture(train)):
         run.log.warning("warning: %s", line)
     trainer = assemble(
         task,
@@ -71,8 +77,10 @@ def main(cfg: DictConfig) -> None:
     _announce(run, cfg, train, total, trainer.optimizer)
     metrics = trainer.fit()
     if dist.is_main():
-        sha256 = _export(run, cfg, task, preprocess, train)
+        sha256 = _export(run, cfg, parts, preprocess)
         for metric in ("loss", "images_per_s"):
+            if metric not in metrics:  # of a run that ended in another try, and whose log is lost
+                continue
             run.record(
                 task="pretrain",
                 dataset=train.name,
@@ -84,6 +92,15 @@ def main(cfg: DictConfig) -> None:
             )
 
 
+def remembers(cfg: DictConfig, views: Views) -> str:
+    """Why a run cannot go on with other images: it knows each by its number; "" where it can."""
+    if "images" in cfg.method:
+        return f"{cfg.name} has a memory of every image"
+    if hasattr(views, "classes"):
+        return f"every class of {cfg.name} is an image"
+    return ""
+
+
 def resolve(cfg: DictConfig) -> DictConfig:
     """`cfg` with the values that follow from the length of an epoch; reads the data."""
     loader = make_loader(
@@ -92,30 +109,53 @@ def resolve(cfg: DictConfig) -> DictConfig:
         seed=cfg.seed,
         device="cpu",
         batch_size=cfg.batch_size // cfg.accumulate,
+        continuous=cfg.continuous,
     )
-    return settle(cfg, steps_per_epoch=updates_in_epoch(cfg, loader))
+    return settle(cfg, loader)
 
 
-def settle(cfg: DictConfig, *, steps_per_epoch: int) -> DictConfig:
+def settle(cfg: DictConfig, loader: Loader) -> DictConfig:
     """`cfg`, whose `COMPUTED` nulls get their values."""
-    if cfg.steps is None:
+    steps_per_epoch = updates_in_epoch(cfg, loader)
+    if cfg.steps is None and cfg.continuous:
+        images = loader.order.size
+        cfg.steps = total_steps(images, epochs=float(cfg.epochs), batch_size=int(cfg.batch_size))
+    elif cfg.steps is None:
         cfg.steps = round(cfg.epochs * steps_per_epoch)
     if cfg.snapshot_every is None:
-        cfg.snapshot_every = steps_per_epoch
+        cfg.snapshot_every = max(1, round(steps_per_epoch))
     return cfg
 
 
-def updates_in_epoch(cfg: DictConfig, loader: Loader) -> int:
-    """Updates of an epoch; an epoch of fewer micro-batches than make an update is one."""
+def updates_in_epoch(cfg: DictConfig, loader: Loader) -> float:
+    """Updates of an epoch; an epoch of fewer micro-batches than make an update is one.
+
+    Where batches run on over the ends of epochs, it is no whole number.
+    """
+    if cfg.continuous:
+        return loader.order.size / cfg.batch_size
     return max(1, loader.steps_per_epoch // cfg.accumulate)
 
 
 def make_loader(data: ImageDataset, views: Views, **settings: Any) -> Loader:
     """Batches of `views` of `data`; `settings` are the loader's.
 
-    Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds.
+    Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds; its
+    batches always run on over the ends of epochs, which are counted as full batches.
     """
-    return getattr(views, "loader", Loader)(data, views=views, **settings)
+    own = getattr(views, "loader", None)
+    if own is None:
+        loader = Loader(data, views=views, **settings)
+        # Of the same image twice in a batch, a loss would make negatives.
+        if loader.batch_size > loader.order.size:
+            raise ConfigError(
+                f"batch_size={loader.batch_size} is larger than the data: {data.name} has "
+                f"{loader.order.size} images; choose a smaller batch"
+            )
+        return loader
+    if settings.pop("continuous", False):
+        raise ConfigError("continuous=true: surrogate classes are read so anyway; leave it out")
+    return own(data, views=views, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +166,7 @@ class Parts:
     data: ImageDataset
     views: Views
     loader: Loader
+    begun_from: str | None  # sha256 of `init_weights`
 
 
 def build(cfg: DictConfig, run: Run, **loading: Any) -> Parts:
@@ -136,22 +177,27 @@ def build(cfg: DictConfig, run: Run, **loading: Any) -> Parts:
     """
     data: ImageDataset = checked(instantiate(cfg.data.train))
     torch.manual_seed(derive_seed(run.seed, "weights"))
-    task = make_method(cfg, images=len(data))
-    _set_batchnorm(task, cfg, run)
     views: Views = instantiate(cfg.views)
+    encoder, begun_from = instantiate(cfg.backbone), None
+    if cfg.get("init_weights") is not None:
+        # Before the method is made: some copy their encoder.
+        begun_from = begin_from(encoder, cfg.init_weights, views=views)
+    task = make_method(cfg, images=len(data), encoder=encoder)
+    _set_batchnorm(task, cfg, run)
     loader = make_loader(data, views, seed=run.seed, device=run.device, **loading)
-    return Parts(task=task, data=data, views=views, loader=loader)
+    return Parts(task=task, data=data, views=views, loader=loader, begun_from=begun_from)
 
 
-def make_method(cfg: DictConfig, *, images: int) -> Method:
-    """The method of `cfg` around its backbone, for a training set of `images`.
+def make_method(cfg: DictConfig, *, images: int, encoder: nn.Module | None = None) -> Method:
+    """The method of `cfg` around `encoder` (None: its backbone), for a training set of `images`.
 
     Raises:
         ConfigError: it breaks the contract of methods.
     """
     # A method with a memory of every image (NPID) is told how many there are.
     counts = {"images": images} if cfg.method.get("images", 0) is None else {}
-    task = instantiate(cfg.method, encoder=instantiate(cfg.backbone), **counts)
+    encoder = instantiate(cfg.backbone) if encoder is None else encoder
+    task = instantiate(cfg.method, encoder=encoder, **counts)
     require_contract(task, batch_size=cfg.batch_size)
     return task
 
@@ -179,7 +225,7 @@ def _set_batchnorm(task: Method, cfg: DictConfig, run: Run) -> None:
     set_batchnorm(task, mode=wanted, groups=cfg.bn_splits if wanted == "split" else 1)
 
 
-def _health(task: Method, cfg: DictConfig, steps_per_epoch: int) -> Health | None:
+def _health(task: Method, cfg: DictConfig, steps_per_epoch: float) -> Health | None:
     if cfg.health not in ("stop", "warn", "off"):
         raise ConfigError(f"health={cfg.health}: choose stop, warn or off")
     if cfg.health == "off":
@@ -187,7 +233,7 @@ def _health(task: Method, cfg: DictConfig, steps_per_epoch: int) -> Health | Non
     return Health(
         levels=task.reference_levels(cfg.batch_size),
         # A memory of an epoch (NPID's bank, SwAV's frozen prototypes) needs one to mean anything.
-        patience=max(500, 2 * steps_per_epoch),
+        patience=max(500, round(2 * steps_per_epoch)),
         warmup=round(cfg.optim.warmup_epochs * steps_per_epoch),
         stop=cfg.health == "stop",
     )
@@ -203,6 +249,7 @@ def _preprocess(train: ImageDataset, views: Views) -> Preprocess:
         mean=views.mean,
         std=views.std,
         interpolation=views.views[0].interpolation,
+        antialias=views.views[0].antialias,
     )
 
 
@@ -247,11 +294,16 @@ def _monitor(
     return [] if monitor is None else [monitor]
 
 
-def _export(
-    run: Run, cfg: DictConfig, task: Method, preprocess: Preprocess, train: ImageDataset
-) -> str:
-    path = run.out / "encoder.safetensors"
-    source = {"method": cfg.name, "command": run.command, "data": train.name, "seed": run.seed}
+def _export(run: Run, cfg: DictConfig, parts: Parts, preprocess: Preprocess) -> str:
+    path, task = run.out / "encoder.safetensors", parts.task
+    source = {
+        "method": cfg.name,
+        "command": run.command,
+        "data": parts.data.name,
+        "seed": run.seed,
+    }
+    if parts.begun_from is not None:
+        source["init_weights"] = parts.begun_from
     about: Any = {"preprocess": preprocess, "source": source}
     if isinstance(task.encoder, ExemplarNet):
         sha256 = save_exemplar(path, net=task.encoder, **about)

@@ -120,7 +120,7 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
 
     from visrep import config
     from visrep.data import workers
-    from visrep.engine import parallel, run
+    from visrep.engine import lock, parallel, run
 
     name = config_name(command)
     sweep = bool({"-m", "--multirun"} & set(flags))
@@ -151,6 +151,7 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
         finally:
             _end_processes(before)
             parallel.leave()
+            lock.release()
 
     config.sweep(name, overrides, main) if sweep else main(cfg)
     return 0

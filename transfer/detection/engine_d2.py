@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from visrep import dist, signals
 from visrep.d2 import heads
@@ -26,9 +26,11 @@ from visrep.engine import parallel, snapshot
 from visrep.engine.precise_bn import reestimate
 from visrep.engine.run import Run
 from visrep.engine.writers import Meter
-from visrep.errors import ConfigError
+from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
 from visrep.seeds import derive_seed
+from visrep.transfer.detection import detector_file, prediction
+from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.masks import to_rle
 from visrep.transfer.detection.prediction import Prediction
 from visrep.weights.encoder_file import EncoderFile
@@ -48,15 +50,16 @@ class Detector:
         self.config = config
         self.out = Path(config.OUTPUT_DIR)
 
+    def state(self) -> dict[str, Tensor]:
+        """All that a file must keep."""
+        return self.model.state_dict()
+
     @torch.no_grad()
     def predict_all(self, dataset: DetectionDataset) -> dict[str, Prediction]:
         """Detections in every image of `dataset`, by image id."""
         with logged_to(self.out):
             read = mapper(self.config, training=False)
-            return {
-                record.id: self._prediction(read(dataset_dict(record)))
-                for record in dataset.records
-            }
+            return prediction.each(dataset, lambda r: self._prediction(read(dataset_dict(r))))
 
     def _prediction(self, image: dict[str, Any]) -> Prediction:
         found = self.model([image])[0]["instances"].to("cpu")
@@ -96,14 +99,18 @@ def train(
 
     trainable(dataset, masks=recipe.masks)
     cfg = configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
-    found = snapshot.latest(run.out / "snapshots")
+    must = run.config.get("resume") == "must"
+    found = snapshot.latest(run.out / "snapshots", required=must)
     start, state = found or (0, {})
+    if run.data is not None and "data" in state:
+        run.data.changed_since(state["data"], run.out)
     with logged_to(run.out), diverged():
         seed_all_rng(derive_seed(run.seed, "detectron2", start, dist.rank()) % 2**31)
         model = build_model(cfg)
         place(model, encoder)
         optimizer = _optimizer(cfg, model)
-        loader = training_loader(cfg, seed=derive_seed(run.seed, "order", start) % 2**31)
+        order = derive_seed(run.seed, "order", start) % 2**31
+        loader = training_loader(cfg, seed=order, broken=dataset.broken)
         trainer = _trainer(precision, run, _distributed(model), loader, optimizer)
         schedule = build_lr_scheduler(cfg, optimizer)
         if found:
@@ -111,10 +118,21 @@ def train(
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
             run.log.info("resumed from iteration %d; the order of images is a new one", start)
+            before = state.get("total_steps", recipe.iterations)
+            if before != recipe.iterations:
+                run.log.info(
+                    "the run has %d iterations instead of %d: its learning rate goes on by the "
+                    "schedule of the longer one",
+                    recipe.iterations,
+                    before,
+                )
 
         def save(step: int) -> None:
             parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-            state = {name: dict(part.state_dict()) for name, part in parts.items()}
+            state: dict[str, Any] = {name: dict(part.state_dict()) for name, part in parts.items()}
+            state["total_steps"] = recipe.iterations
+            if run.data is not None:
+                state["data"] = run.data.digest
             snapshot.save(run.out / "snapshots", step, state)
             dist.barrier()
 
@@ -127,6 +145,57 @@ def train(
             run.log.info("precise batch norm: statistics from %d batches", recipe.precise_bn)
             _precise(trainer, recipe.precise_bn)
     return Detector(model, cfg)
+
+
+def load(file: DetectorFile, run: Run) -> Detector:
+    """The model of a file of this engine, in eval mode, as the config in it says.
+
+    Raises:
+        UserError: its config is none of this Detectron2, or its tensors are those of another net.
+    """
+    from detectron2.config import CfgNode, get_cfg
+    from detectron2.modeling import build_model
+
+    cfg = get_cfg()
+    add_visrep_config(cfg)
+    heads.register()
+    try:
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(file.config))
+    except (KeyError, AssertionError, ValueError) as error:
+        raise UserError(f"the detector's config: {error}: is it of another Detectron2?") from error
+    cfg.merge_from_list(["MODEL.DEVICE", str(run.device), "OUTPUT_DIR", str(run.out)])
+    _alone(cfg)
+    cfg.freeze()
+    with logged_to(run.out):
+        model = build_model(cfg)
+        detector_file.fill(model, file)
+    return Detector(model, cfg)
+
+
+def config_of(file: DetectorFile, run: Run) -> str:
+    """The config of a detector that the other engine has trained, as yaml.
+
+    Raises:
+        ConfigError: Detectron2 cannot run the net.
+    """
+    made = configure(
+        ResNet(**file.backbone),
+        Preprocess.from_dict(file.preprocess),
+        DetectionDataset(name="measured", classes=file.classes, records=[], skipped=[]),
+        DetectionRecipe(**file.recipe),
+        run=run,
+        workers=0,
+    )
+    return made.dump()
+
+
+def _alone(node: Any) -> None:
+    """Norms that share statistics over processes as plain ones: the same net in eval mode."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            _alone(value)
+        elif key == "NORM" and value in ("SyncBN", "naiveSyncBN"):
+            node[key] = "BN"
 
 
 def configure(

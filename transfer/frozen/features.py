@@ -21,7 +21,7 @@ from visrep.data.images import BrokenImages
 from visrep.data.preprocess import Preprocess
 from visrep.engine.extraction import batches, extract
 from visrep.engine.precision import autocast_dtype
-from visrep.errors import ConfigError
+from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path
 from visrep.nn.resnet import ResNet
 from visrep.paths import cache_dir
@@ -87,22 +87,25 @@ def cached(
             progress=True,
             **loading,
         )
-        skipped_text = json.dumps(broken.files)
-        metadata = {
-            "key": text,
-            "broken": skipped_text,
-            "sha256": _digest(features, kept, skipped_text),
-        }
+        _keep(path, features, kept, json.dumps(broken.files), key=text)
+    return features, kept
+
+
+def _keep(path: Path, features: Tensor, kept: Tensor, broken: str, *, key: str) -> None:
+    """Write an entry; where that cannot be, say so: the features are as good without it."""
+    metadata = {"key": key, "broken": broken, "sha256": _digest(features, kept, broken)}
+    try:
         with atomic_path(path) as temporary:
             save_file({"features": features, "kept": kept}, temporary, metadata=metadata)
-    return features, kept
+    except (UserError, SafetensorError, OSError) as error:
+        log.warning("the features are not kept for the next command: %s", error)
 
 
 def _read(path: Path, key: str) -> tuple[Tensor, Tensor, dict[str, str]] | None:
     """Features, their images, and the broken ones with the reason; None, said, when damaged."""
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             features, kept = file.get_tensor("features"), file.get_tensor("kept")

@@ -1,6 +1,7 @@
 """Our data in Detectron2's catalogues, formats and loaders; it is imported inside functions."""
 
 import copy
+from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from typing import Any
 
@@ -11,7 +12,10 @@ from PIL import Image
 from visrep import dist
 from visrep.d2.recipe import check_batch
 from visrep.data.detection import DetectionDataset, ImageRecord
+from visrep.data.images import BrokenImage, BrokenImages, UnknownRange
 from visrep.data.workers import Fetched
+
+_TRIES = 100  # broken images in a row
 
 
 def register(dataset: DetectionDataset) -> str:
@@ -104,7 +108,43 @@ def _leaving_a_pixel(augmentations: list[Any]) -> list[Any]:
     return [Resize(a) if isinstance(a, ResizeShortestEdge) else a for a in augmentations]
 
 
-def training_loader(cfg: Any, *, seed: int) -> Any:
+def passing_over(read: Any) -> Any:
+    """`read` for Detectron2's `MapDataset`, which takes another image where there is None.
+
+    What was passed over goes with the next image, as its "broken", to the process that counts.
+    """
+    waiting: list[tuple[str, str]] = []
+
+    def taken(entry: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            image = read(entry)
+        except BrokenImage as error:
+            waiting.append((error.file, error.reason))
+            if isinstance(error, UnknownRange) or len(waiting) > _TRIES:
+                raise
+            return None
+        image["broken"] = list(waiting)
+        waiting.clear()
+        return image
+
+    return taken
+
+
+class _Counted:
+    """The images of `dataset`, once the broken ones before them are counted."""
+
+    def __init__(self, dataset: Iterable[dict[str, Any]], broken: BrokenImages) -> None:
+        self.dataset = dataset
+        self.broken = broken
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for image in self.dataset:
+            for file, reason in image.pop("broken"):
+                self.broken.record(file, reason)
+            yield image
+
+
+def training_loader(cfg: Any, *, seed: int, broken: BrokenImages) -> Any:
     """Detectron2's endless batches of DATASETS.TRAIN, in an order that follows `seed`.
 
     Images without a box are left out, and a batch holds images of one orientation. Its own
@@ -112,6 +152,7 @@ def training_loader(cfg: Any, *, seed: int) -> Any:
 
     Raises:
         ConfigError: the batch does not divide over the processes.
+        UserError: more images are broken than `broken` tolerates (while it is iterated).
     """
     from detectron2.data import DatasetFromList, MapDataset, get_detection_dataset_dicts
     from detectron2.data.build import worker_init_reset_seed
@@ -127,7 +168,9 @@ def training_loader(cfg: Any, *, seed: int) -> Any:
         )
         sampler = RepeatFactorTrainingSampler(repeats, seed=seed)
     share = cfg.SOLVER.IMS_PER_BATCH // dist.world_size()
-    images = MapDataset(DatasetFromList(entries, copy=False), mapper(cfg, training=True))
+    images = MapDataset(
+        DatasetFromList(entries, copy=False), passing_over(mapper(cfg, training=True))
+    )
     short, most = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
     stream = Fetched(
         ToIterableDataset(images, sampler, shard_chunk_size=share),
@@ -136,4 +179,4 @@ def training_loader(cfg: Any, *, seed: int) -> Any:
         collate_fn=itemgetter(0),
         begin=worker_init_reset_seed,
     )
-    return AspectRatioGroupedDataset(stream, share)
+    return AspectRatioGroupedDataset(_Counted(stream, broken), share)

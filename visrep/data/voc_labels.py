@@ -17,7 +17,8 @@ from visrep.data.dataset import ImageDataset, ImageFiles
 from visrep.data.depth import Depth, parse_depth
 from visrep.data.detection.boxes import existing_folder, inside
 from visrep.data.detection.voc import read_voc
-from visrep.data.images import SUFFIXES, check_range
+from visrep.data.detection.voc_files import Images, layout, read_lines
+from visrep.data.images import check_range
 from visrep.errors import ConfigError, UserError
 
 log = logging.getLogger("visrep")
@@ -69,16 +70,18 @@ def voc_labels(
     lists = place / "ImageSets" / "Main"
     names = [str(name) for name in classes] if classes is not None else _listed(lists, split)
     paths = {name: inside(lists, f"{name}_{split}.txt", f"class {name}") for name in names}
-    depth, images, name = parse_depth(depth), place / "JPEGImages", f"{place.name}/{split}"
+    depth, name = parse_depth(depth), f"{place.name}/{split}"
     if names and all(path.is_file() for path in paths.values()):
         ids, targets = _from_lists(paths)
+        images = Images(place / "JPEGImages")
         files = [_file(images, id_) for id_ in ids]
-        check_range([images / file for file in files], depth=depth, name=name)
+        check_range([images.folder / file for file in files], depth=depth, name=name)
     else:
         names, ids, targets = _from_annotations(place, split, classes, depth)
+        images = Images(layout(place, split).images)
         files = [_file(images, id_) for id_ in ids]
     return MultiLabelImages(
-        name=name, root=images, files=files, targets=targets, classes=names, depth=depth
+        name=name, root=images.folder, files=files, targets=targets, classes=names, depth=depth
     )
 
 
@@ -124,7 +127,9 @@ def shared_targets(train: MultiLabelImages, test: ImageDataset | None) -> tuple[
 def _listed(lists: Path, split: str) -> list[str]:
     """Classes that have a list of `split`."""
     end = f"_{split}"
-    return sorted(file.stem.removesuffix(end) for file in lists.glob(f"*{end}.txt"))
+    return sorted(
+        file.stem.removesuffix(end) for file in lists.glob(f"*{end}.txt") if file.name[0] != "."
+    )
 
 
 def _from_lists(paths: dict[str, Path]) -> tuple[list[str], Tensor]:
@@ -144,16 +149,12 @@ def _from_lists(paths: dict[str, Path]) -> tuple[list[str], Tensor]:
 
 def _read_list(path: Path) -> dict[str, int]:
     found: dict[str, int] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read list {path}: {error}; give a list of ids") from error
-    for number, line in enumerate(lines, start=1):
-        words = line.split()
+    for number, line in enumerate(read_lines(path), start=1):
+        words = line.rsplit(None, 1)  # an id may have spaces, and end in a number
         if not words:
             continue
         if len(words) != 2 or words[1] not in ("1", "+1", "0", "-1"):
-            raise UserError(f"{path}:{number}: {line.strip()!r} is no id with 1, 0 or -1 after it")
+            raise UserError(f"{path}:{number}: {line!r} is no id with 1, 0 or -1 after it")
         if words[0] in found:
             raise UserError(f"{path}:{number}: {words[0]} is listed twice; remove one")
         found[words[0]] = int(words[1])
@@ -174,8 +175,11 @@ def _from_annotations(
     return data.classes, [record.id for record in data.records], targets
 
 
-def _file(images: Path, id_: str) -> str:
-    for suffix in (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)):
-        if inside(images, f"{id_}{suffix}", f"image {id_}").is_file():
-            return f"{id_}{suffix}"
-    raise UserError(f"{images / id_}.jpg (or .png ...) is not there; add it or remove the id")
+def _file(images: Images, id_: str) -> str:
+    inside(images.folder, id_, f"image {id_}")
+    found = images.find(id_)
+    if found is None:
+        raise UserError(
+            f"{images.folder / id_}.jpg (or .png ...) is not there; add it or remove the id"
+        )
+    return found.relative_to(images.folder).as_posix()

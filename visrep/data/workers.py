@@ -4,9 +4,12 @@ They leave signals to the process that they serve and end with it. What a user c
 them as out of a loop without them, as one line; so do their death and their silence.
 """
 
+import atexit
+import multiprocessing
 import os
 import re
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,12 +70,13 @@ class Fetched:
             prefetch_factor=PREFETCH,
             collate_fn=_Collate(self.collate),
             worker_init_fn=_Begin(self.begin),
-            timeout=dist.patience()
-            / 2,  # this process speaks before others have waited for it in vain
+            timeout=_patience(),
             **self.settings,
         )
+        others = set(multiprocessing.active_children())
         with signals.blocked():
             items = iter(loader)
+        _PROCESSES.update(set(multiprocessing.active_children()) - others)
         while True:
             try:
                 item = next(items)
@@ -135,6 +139,16 @@ def _patience() -> float:
 
 def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+_PROCESSES: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@atexit.register
+def _end() -> None:
+    """At its exit Python asks its processes to end, which these ignore, and waits for ever."""
+    for process in _PROCESSES:
+        process.kill()
 
 
 class _Failure:

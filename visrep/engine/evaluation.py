@@ -94,7 +94,10 @@ def moments(preprocess: Preprocess) -> tuple[list[float], list[float]]:
 
 
 def input_of(preprocess: Preprocess) -> dict[str, Any]:
-    """The settings `size`, `mean` and `std` with which views are what an encoder expects.
+    """The settings with which views are what an encoder expects.
+
+    Those are `size`, `mean` and `std`; and the resize of an encoder that learned without
+    antialiasing, where others leave it to the views.
 
     Raises:
         ConfigError: it expects BGR, which views do not make.
@@ -105,7 +108,10 @@ def input_of(preprocess: Preprocess) -> dict[str, Any]:
             "visrep convert"
         )
     mean, std = moments(preprocess)
-    return {"size": preprocess.size, "mean": mean, "std": std}
+    found = {"size": preprocess.size, "mean": mean, "std": std}
+    if not preprocess.antialias:
+        found |= {"interpolation": preprocess.interpolation, "antialias": False}
+    return found
 
 
 def top_k(scores: Tensor, labels: Tensor, *, k: int = 1) -> float:

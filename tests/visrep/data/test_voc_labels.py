@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.visrep.data.pictures import voc_object, write_voc
 from visrep.data.dataset import MemoryImages
@@ -50,6 +52,30 @@ def test_lists_per_class(root: Path) -> None:
         [-1],
         [0],
     ]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_deep_images(root: Path, log_lines: list[str], listed: bool) -> None:
+    grey = np.linspace(0, 4095, 40 * 50).reshape(40, 50).astype(np.uint16)
+    for name in "abcd":
+        (root / f"JPEGImages/{name}.jpg").unlink()
+        Image.fromarray(grey).save(root / f"JPEGImages/{name}.png")
+    if listed:
+        write_lists(root, cat_train="a 1\nb -1\n")
+    assert voc_labels(str(root), split="train", depth=[0, 4095])[0].max() == 255
+    assert not log_lines
+    assert voc_labels(str(root), split="train")[0].max() == 15
+    assert len(log_lines) == 1 and "depth=[0,4095]" in log_lines[0]
+
+
+def test_ids_with_spaces_and_numbers_byte_order_marks_and_hidden_lists(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, {"cell 0": "", "cell -1": "", "c": ""})
+    lists = root / "ImageSets/Main"
+    (lists / "cat_train.txt").write_bytes(b"\xef\xbb\xbfcell 0  1\r\ncell -1 -1\r\nc 0\r\n")
+    (lists / "._cat_train.txt").write_bytes(b"\0\5")
+    data = voc_labels(str(root), split="train")
+    assert [data.file(i) for i in range(3)] == ["cell 0.jpg", "cell -1.jpg", "c.jpg"]
+    assert data.classes == ["cat"] and data.targets.tolist() == [[1], [-1], [0]]
 
 
 def test_annotations_where_there_are_no_lists(root: Path) -> None:

@@ -88,7 +88,9 @@ def test_a_bug_keeps_its_traceback():
 
 
 def test_a_worker_that_dies_is_one_line():
-    with pytest.raises(UserError, match=r"process .* (was killed|ended).*lower workers"):
+    with pytest.raises(
+        UserError, match=r"decoding process .* (was killed|ended unexpectedly).*lower work"
+    ):
         list(fetched(killed))
 
 

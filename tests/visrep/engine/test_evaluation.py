@@ -1,4 +1,4 @@
-"""What is looked at before a training that ends in a measurement."""
+"""What is looked at before a training that ends in a measurement; the input of an encoder."""
 
 import logging
 from pathlib import Path
@@ -9,8 +9,11 @@ import torch
 from tests.small_data import preprocess, write_folder
 from visrep.data.dataset import MemoryImages
 from visrep.data.folders import image_folder
-from visrep.engine.evaluation import require_usable, shared_classes, warn_of_overlap
+from visrep.data.preprocess import Preprocess
+from visrep.engine.evaluation import input_of, require_usable, shared_classes, warn_of_overlap
 from visrep.errors import ConfigError, UserError
+
+PLAIN = {"size": 8, "resize": None, "mean": (0, 0, 0), "std": (1, 1, 1)}
 
 
 @pytest.fixture
@@ -79,3 +82,18 @@ def test_an_empty_test_part_is_refused() -> None:
     empty = MemoryImages(name="d/test", images=torch.zeros(0, 3, 16, 16, dtype=torch.uint8))
     with pytest.raises(UserError, match="d/test has no image"):
         require_usable(empty, preprocess(), max_broken=0.5)
+
+
+def test_an_antialiased_encoder_leaves_the_resize_to_the_views():
+    assert set(input_of(Preprocess(**PLAIN))) == {"size", "mean", "std"}
+
+
+def test_an_encoder_without_antialiasing_is_trained_without():
+    """Finetuning, distillation and augmented probes cut their crops as its source did."""
+    given = input_of(Preprocess(**PLAIN, interpolation="bicubic_tf1", antialias=False))
+    assert (given["interpolation"], given["antialias"]) == ("bicubic_tf1", False)
+
+
+def test_bgr_is_refused():
+    with pytest.raises(ConfigError, match="visrep convert"):
+        input_of(Preprocess(**PLAIN, channel_order="BGR"))
