@@ -1,6 +1,7 @@
 """`visrep distill`: who the teacher is, and what is written."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,24 @@ def test_a_test_part_that_is_broken_is_found_before_the_training(tmp_path: Path)
     with pytest.raises(UserError, match="1 of 6 images cannot be read"):
         distil.main(cfg)
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_labels_of_training_images_are_the_teachers_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training part lacks green, so its red is class 1 there and class 2 of the teacher."""
+    root = write_folder(tmp_path / "data", train=18, test=6)
+    shutil.rmtree(root / "train" / "green")
+    write_teacher(tmp_path / "teacher.safetensors")
+    seen = []
+
+    class Watched(distil.Distillation):
+        def __init__(self, **settings: object) -> None:
+            seen.append(settings["labels"])
+            super().__init__(**settings)
+
+    monkeypatch.setattr(distil, "Distillation", Watched)
+    settings = [f"teacher={tmp_path / 'teacher.safetensors'}", "student=resnet18_small_w8", *QUICK]
+    given = [f"out={tmp_path / 'out'}", *settings, "alpha=0.5", "steps=1"]
+    distil.main(composed("distill", root, *given))
+    assert seen[0].tolist() == [0] * 6 + [2] * 6
