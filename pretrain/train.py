@@ -12,20 +12,20 @@ from visrep.config import instantiate
 from visrep.data import identity
 from visrep.data.dataset import ImageDataset, checked
 from visrep.data.loader import Loader
+from visrep.data.order import total_steps
 from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views
 from visrep.engine.assembly import assemble
-from visrep.engine.extraction import extract
 from visrep.engine.health import Health
-from visrep.engine.hooks import Evaluate
+from visrep.engine.hooks import Hook
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.exemplar_nets import ExemplarNet
-from visrep.nn.knn import knn_predict
 from visrep.pretrain.beginning import begin_from
 from visrep.pretrain.checks import check, same_picture
 from visrep.pretrain.method import Method, Plan, require_contract
+from visrep.pretrain.monitor import knn_monitor
 from visrep.seeds import derive_seed
 from visrep.weights.encoder_file import save_encoder
 from visrep.weights.exemplar_file import save_exemplar
@@ -41,13 +41,14 @@ def main(cfg: DictConfig) -> None:
         cfg,
         run,
         batch_size=cfg.batch_size // cfg.accumulate,
+        continuous=cfg.continuous,
         workers=cfg.workers,
         max_broken=cfg.max_broken,
     )
     task, train, views, loader = parts.task, parts.data, parts.views, parts.loader
     run.know_data(identity.of_images(train), fixed=remembers(cfg, views), classes=False)
     steps_per_epoch = updates_in_epoch(cfg, loader)
-    run.settle(settle(cfg, steps_per_epoch=steps_per_epoch))
+    run.settle(settle(cfg, loader))
     total = cfg.steps
     preprocess = _preprocess(train, views)
     if total == 0:
@@ -63,10 +64,6 @@ def main(cfg: DictConfig) -> None:
     warnings = check(task, cfg, plan, views=views.views, steps_per_epoch=steps_per_epoch)
     for line in (*warnings, *same_picture(train)):
         run.log.warning("warning: %s", line)
-    hooks = []
-    monitor = _knn_monitor(cfg, run, task.encoder, train, preprocess)
-    if monitor is not None:
-        hooks.append(Evaluate(monitor, every=max(1, total // cfg.knn.times)))
     trainer = assemble(
         task,
         run=run,
@@ -75,7 +72,7 @@ def main(cfg: DictConfig) -> None:
         steps_per_epoch=steps_per_epoch,
         label=f"pretrain {cfg.name}",
         health=_health(task, cfg, steps_per_epoch),
-        hooks=hooks,
+        hooks=_monitor(cfg, run, task.encoder, train, preprocess),
     )
     _announce(run, cfg, train, total, trainer.optimizer)
     metrics = trainer.fit()
@@ -112,30 +109,53 @@ def resolve(cfg: DictConfig) -> DictConfig:
         seed=cfg.seed,
         device="cpu",
         batch_size=cfg.batch_size // cfg.accumulate,
+        continuous=cfg.continuous,
     )
-    return settle(cfg, steps_per_epoch=updates_in_epoch(cfg, loader))
+    return settle(cfg, loader)
 
 
-def settle(cfg: DictConfig, *, steps_per_epoch: int) -> DictConfig:
+def settle(cfg: DictConfig, loader: Loader) -> DictConfig:
     """`cfg`, whose `COMPUTED` nulls get their values."""
-    if cfg.steps is None:
+    steps_per_epoch = updates_in_epoch(cfg, loader)
+    if cfg.steps is None and cfg.continuous:
+        images = loader.order.size
+        cfg.steps = total_steps(images, epochs=float(cfg.epochs), batch_size=int(cfg.batch_size))
+    elif cfg.steps is None:
         cfg.steps = round(cfg.epochs * steps_per_epoch)
     if cfg.snapshot_every is None:
-        cfg.snapshot_every = steps_per_epoch
+        cfg.snapshot_every = max(1, round(steps_per_epoch))
     return cfg
 
 
-def updates_in_epoch(cfg: DictConfig, loader: Loader) -> int:
-    """Updates of an epoch; an epoch of fewer micro-batches than make an update is one."""
+def updates_in_epoch(cfg: DictConfig, loader: Loader) -> float:
+    """Updates of an epoch; an epoch of fewer micro-batches than make an update is one.
+
+    Where batches run on over the ends of epochs, it is no whole number.
+    """
+    if cfg.continuous:
+        return loader.order.size / cfg.batch_size
     return max(1, loader.steps_per_epoch // cfg.accumulate)
 
 
 def make_loader(data: ImageDataset, views: Views, **settings: Any) -> Loader:
     """Batches of `views` of `data`; `settings` are the loader's.
 
-    Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds.
+    Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds; its
+    batches always run on over the ends of epochs, which are counted as full batches.
     """
-    return getattr(views, "loader", Loader)(data, views=views, **settings)
+    own = getattr(views, "loader", None)
+    if own is None:
+        loader = Loader(data, views=views, **settings)
+        # Of the same image twice in a batch, a loss would make negatives.
+        if loader.batch_size > loader.order.size:
+            raise ConfigError(
+                f"batch_size={loader.batch_size} is larger than the data: {data.name} has "
+                f"{loader.order.size} images; choose a smaller batch"
+            )
+        return loader
+    if settings.pop("continuous", False):
+        raise ConfigError("continuous=true: surrogate classes are read so anyway; leave it out")
+    return own(data, views=views, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +225,7 @@ def _set_batchnorm(task: Method, cfg: DictConfig, run: Run) -> None:
     set_batchnorm(task, mode=wanted, groups=cfg.bn_splits if wanted == "split" else 1)
 
 
-def _health(task: Method, cfg: DictConfig, steps_per_epoch: int) -> Health | None:
+def _health(task: Method, cfg: DictConfig, steps_per_epoch: float) -> Health | None:
     if cfg.health not in ("stop", "warn", "off"):
         raise ConfigError(f"health={cfg.health}: choose stop, warn or off")
     if cfg.health == "off":
@@ -213,7 +233,7 @@ def _health(task: Method, cfg: DictConfig, steps_per_epoch: int) -> Health | Non
     return Health(
         levels=task.reference_levels(cfg.batch_size),
         # A memory of an epoch (NPID's bank, SwAV's frozen prototypes) needs one to mean anything.
-        patience=max(500, 2 * steps_per_epoch),
+        patience=max(500, round(2 * steps_per_epoch)),
         warmup=round(cfg.optim.warmup_epochs * steps_per_epoch),
         stop=cfg.health == "stop",
     )
@@ -229,6 +249,7 @@ def _preprocess(train: ImageDataset, views: Views) -> Preprocess:
         mean=views.mean,
         std=views.std,
         interpolation=views.views[0].interpolation,
+        antialias=views.views[0].antialias,
     )
 
 
@@ -254,37 +275,23 @@ def _announce(
     )
 
 
-def _knn_monitor(
+def _monitor(
     cfg: DictConfig, run: Run, encoder: nn.Module, train: ImageDataset, preprocess: Preprocess
-) -> Any:
-    """A function that measures kNN top-1 on the test part, or None with one line that says why."""
-    if not cfg.knn.times or not dist.is_main():
-        return None
-    test: ImageDataset | None = checked(instantiate(cfg.data.test))
-    if train.labels is None or test is None or test.labels is None or train.classes is None:
-        run.log.info("kNN monitor: off, there are no labels")
-        return None
-    classes, labels, truth = len(train.classes), train.labels, test.labels
-    # An even draw of the training set keeps the monitor cheap on large data.
-    bank = torch.linspace(0, len(train) - 1, min(cfg.knn.bank, len(train))).long().unique()
-
-    def monitor() -> dict[str, float]:
-        encoder.eval()
-        features, bank_features = (
-            extract(encoder, data, preprocess, device=run.device, indices=indices)
-            for data, indices in ((test, None), (train, bank))
-        )
-        predicted = knn_predict(
-            bank_features,
-            labels[bank],
-            features,
-            k=min(cfg.knn.k, len(bank)),
-            temperature=cfg.knn.temperature,
-            classes=classes,
-        )
-        return {"knn": 100 * float(predicted.cpu().eq(truth).float().mean())}
-
-    return monitor
+) -> list[Hook]:
+    """The kNN monitor, or nothing and one line that says why."""
+    if not cfg.knn.times:
+        return []
+    monitor = knn_monitor(
+        lambda: checked(instantiate(cfg.data.test)),
+        encoder=encoder,
+        train=train,
+        preprocess=preprocess,
+        device=run.device,
+        workers=int(cfg.workers),
+        max_broken=float(cfg.max_broken),
+        **cfg.knn,
+    )
+    return [] if monitor is None else [monitor]
 
 
 def _export(run: Run, cfg: DictConfig, parts: Parts, preprocess: Preprocess) -> str:

@@ -1,15 +1,19 @@
 """`visrep COMMAND key=value`: one line per mistake, one exit code per kind of end.
 
 Exit codes: 0 ok, 1 failure, 2 wrong command or configuration, 3 a check failed, 4 diverged,
-130/143 interrupted after a saved snapshot.
+130/143 interrupted (SIGINT, SIGTERM), in training after a saved snapshot.
 """
 
 import difflib
 import importlib
+import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
+from visrep import signals
 from visrep.errors import ConfigError, UserError
 from visrep.paths import config_dir, require_links
 
@@ -57,14 +61,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (default: the process' own) and exit with its code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        require_links()
-        code = _run(arguments)
+        with signals.raised():
+            signals.follow_who_started()
+            require_links()
+            code = _run(arguments)
     except UserError as error:
         print(f"visrep: {error}", file=sys.stderr)
         code = error.exit_code
-    except KeyboardInterrupt:
-        print("visrep: interrupted", file=sys.stderr)
-        code = 130
+    except signals.Interrupted as error:
+        print("visrep: interrupted" + (f"; {error.note}" if error.note else ""), file=sys.stderr)
+        code = error.code
     except BrokenPipeError:
         code = 0
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -113,6 +119,7 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
     from omegaconf import DictConfig, OmegaConf
 
     from visrep import config
+    from visrep.data import workers
     from visrep.engine import lock, parallel, run
 
     name = config_name(command)
@@ -131,19 +138,34 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
         return 0
     run.set_command_line([command, *overrides])
 
+    before = multiprocessing.active_children()
+
     def main(cfg: DictConfig) -> None:
         try:
             entry.main(cfg)
+        except RuntimeError as error:  # torch's, from other processes: their end is no bug
+            line = workers.explained(error) or parallel.explained(error)
+            if line is None:
+                raise
+            raise line from error
         finally:
+            _end_processes(before)
             parallel.leave()
             lock.release()
 
-    try:
-        config.sweep(name, overrides, main) if sweep else main(cfg)
-    except run.Interrupted as error:
-        print("visrep: interrupted; the snapshot is saved, go on with resume=auto", file=sys.stderr)
-        return error.code
+    config.sweep(name, overrides, main) if sweep else main(cfg)
     return 0
+
+
+def _end_processes(but: Collection[Any]) -> None:
+    """End the workers that are left, at whatever they are."""
+    children = [child for child in multiprocessing.active_children() if child not in but]
+    told = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would call their death an error
+    for child in children:
+        child.kill()
+    for child in children:
+        child.join()
+    signal.signal(signal.SIGCHLD, told)
 
 
 def config_name(command: str) -> str:

@@ -1,14 +1,21 @@
 """Our data in Detectron2's catalogues, formats and loaders; it is imported inside functions."""
 
 import copy
+from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from visrep import dist
 from visrep.d2.recipe import check_batch
 from visrep.data.detection import DetectionDataset, ImageRecord
+from visrep.data.images import BrokenImage, BrokenImages, UnknownRange
+from visrep.data.workers import Fetched
+
+_TRIES = 100  # broken images in a row
 
 
 def register(dataset: DetectionDataset) -> str:
@@ -101,15 +108,55 @@ def _leaving_a_pixel(augmentations: list[Any]) -> list[Any]:
     return [Resize(a) if isinstance(a, ResizeShortestEdge) else a for a in augmentations]
 
 
-def training_loader(cfg: Any, *, seed: int) -> Any:
-    """Detectron2's endless loader of batches of DATASETS.TRAIN, in an order that follows `seed`.
+def passing_over(read: Any) -> Any:
+    """`read` for Detectron2's `MapDataset`, which takes another image where there is None.
 
-    Images without a box are left out, and a batch holds images of one orientation.
+    What was passed over goes with the next image, as its "broken", to the process that counts.
+    """
+    waiting: list[tuple[str, str]] = []
+
+    def taken(entry: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            image = read(entry)
+        except BrokenImage as error:
+            waiting.append((error.file, error.reason))
+            if isinstance(error, UnknownRange) or len(waiting) > _TRIES:
+                raise
+            return None
+        image["broken"] = list(waiting)
+        waiting.clear()
+        return image
+
+    return taken
+
+
+class _Counted:
+    """The images of `dataset`, once the broken ones before them are counted."""
+
+    def __init__(self, dataset: Iterable[dict[str, Any]], broken: BrokenImages) -> None:
+        self.dataset = dataset
+        self.broken = broken
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for image in self.dataset:
+            for file, reason in image.pop("broken"):
+                self.broken.record(file, reason)
+            yield image
+
+
+def training_loader(cfg: Any, *, seed: int, broken: BrokenImages) -> Any:
+    """Detectron2's endless batches of DATASETS.TRAIN, in an order that follows `seed`.
+
+    Images without a box are left out, and a batch holds images of one orientation. Its own
+    `build_detection_train_loader`, but for how processes are started and fail (`Fetched`).
 
     Raises:
         ConfigError: the batch does not divide over the processes.
+        UserError: more images are broken than `broken` tolerates (while it is iterated).
     """
-    from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
+    from detectron2.data import DatasetFromList, MapDataset, get_detection_dataset_dicts
+    from detectron2.data.build import worker_init_reset_seed
+    from detectron2.data.common import AspectRatioGroupedDataset, ToIterableDataset
     from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 
     check_batch(cfg.SOLVER.IMS_PER_BATCH)
@@ -120,11 +167,16 @@ def training_loader(cfg: Any, *, seed: int) -> Any:
             entries, cfg.DATALOADER.REPEAT_THRESHOLD
         )
         sampler = RepeatFactorTrainingSampler(repeats, seed=seed)
-    return build_detection_train_loader(
-        entries,
-        mapper=mapper(cfg, training=True),
-        sampler=sampler,
-        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        aspect_ratio_grouping=True,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    share = cfg.SOLVER.IMS_PER_BATCH // dist.world_size()
+    images = MapDataset(
+        DatasetFromList(entries, copy=False), passing_over(mapper(cfg, training=True))
     )
+    short, most = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
+    stream = Fetched(
+        ToIterableDataset(images, sampler, shard_chunk_size=share),
+        workers=cfg.DATALOADER.NUM_WORKERS,
+        item_bytes=3 * min(short, most) * most,  # an image
+        collate_fn=itemgetter(0),
+        begin=worker_init_reset_seed,
+    )
+    return AspectRatioGroupedDataset(_Counted(stream, broken), share)

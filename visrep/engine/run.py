@@ -22,14 +22,6 @@ from visrep.errors import ConfigError, UserError
 log = logging.getLogger("visrep")
 
 
-class Interrupted(BaseException):
-    """A signal asked the run to stop; a snapshot was saved. `code` is the exit code."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.code = 128 + signum
-
-
 @dataclass
 class Run:
     """An open run folder.

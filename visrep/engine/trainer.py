@@ -7,7 +7,6 @@ step, and a run that was killed continues with the very numbers it would have ha
 """
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,14 +16,13 @@ import torch
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor, nn
 
-from visrep import dist
+from visrep import dist, signals
 from visrep.engine import offending_batch, parallel, snapshot
 from visrep.engine.health import VERDICTS, Health, stop, write_verdict
 from visrep.engine.hooks import Hook
 from visrep.engine.known_data import KnownData
 from visrep.engine.optim import set_learning_rate
 from visrep.engine.precision import autocast_dtype
-from visrep.engine.run import Interrupted
 from visrep.engine.task import Batches, Progress, Task, require_outputs
 from visrep.engine.writers import SPEEDS, Meter, Writer
 from visrep.errors import ConfigError, UserError
@@ -47,8 +45,8 @@ class Trainer:
         precision: auto, fp32 or bf16.
         health: judges the embeddings of a method at readings; None for tasks that have none.
         accumulate: micro-batches per update; the loss is their mean.
-        snapshot_every: updates between snapshots, 0 for none; one is always written at the end
-            when it is not 0.
+        snapshot_every: updates between snapshots; one is always written at the end. 0: only when a
+            signal ends the run. None: none at all, for what cannot be gone on with.
         log_every: updates between two lines of metrics.
         resume: must: a whole snapshot in `out` is required; else one is taken where there is one.
         data: what the batches are made of, kept with a snapshot and compared with its own.
@@ -73,7 +71,7 @@ class Trainer:
         precision: str = "auto",
         health: Health | None = None,
         accumulate: int = 1,
-        snapshot_every: int = 0,
+        snapshot_every: int | None = None,
         log_every: int = 10,
         resume: str = "auto",
         data: KnownData | None = None,
@@ -110,7 +108,6 @@ class Trainer:
         self._unwritten: UserError | None = None
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        self._signal: int | None = None
 
     @property
     def progress(self) -> Progress:
@@ -123,13 +120,17 @@ class Trainer:
         Raises:
             Diverged: loss, gradients or weights are not finite, or the embeddings have collapsed;
                 the batch is in the run folder (see `offending_batch`), as is the verdict.
-            Interrupted: SIGINT or SIGTERM arrived; a snapshot was saved first.
+            Interrupted: SIGINT or SIGTERM came to this process or another; a snapshot was saved.
         """
+        with signals.held() as held:
+            return self._fit(held)
+
+    def _fit(self, held: signals.Held) -> dict[str, float]:
         self._resume()
         model = parallel.wrap(self.task)
         stream = self.batches.iterate(self.step * self.accumulate)
         self.task.train()
-        handlers = self._catch_signals()
+        agreement = parallel.Agreement()
         try:
             for hook in self.hooks:
                 hook.before_training(self)
@@ -144,9 +145,9 @@ class Trainer:
                     hook.after_step(self)
                 if reading:
                     self._require_written()
-                if self._signal is not None:
-                    self._save()
-                    raise Interrupted(self._signal)
+                asked = agreement.on(held.signum)
+                if asked:
+                    raise signals.Interrupted(asked, self._save_for_later())
                 if self.snapshot_every and (
                     self.step % self.snapshot_every == 0 or self.step == self.total_steps
                 ):
@@ -155,8 +156,6 @@ class Trainer:
             for hook in self.hooks:
                 hook.after_training(self)
         finally:
-            for signum, handler in handlers.items():
-                signal.signal(signum, handler)
             for writer in self.writers:
                 writer.close()
         return self.last
@@ -273,6 +272,13 @@ class Trainer:
             state["data"] = self.data.digest
         return state
 
+    def _save_for_later(self) -> str:
+        """Save when the run can be gone on with; what to tell whoever stopped it."""
+        if self.out is None or self.snapshot_every is None:
+            return ""
+        self._save()
+        return signals.SAVED
+
     def _save(self) -> None:
         if self.out is None:
             return
@@ -326,14 +332,3 @@ class Trainer:
                 rate,
                 self.optimizer.param_groups[0]["lr"],
             )
-
-    def _catch_signals(self) -> dict[int, Any]:
-        def note(signum: int, _frame: object) -> None:
-            self._signal = signum
-
-        try:
-            return {
-                signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)
-            }
-        except ValueError:  # not in the main thread: whoever started us handles signals
-            return {}

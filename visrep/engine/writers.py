@@ -40,11 +40,13 @@ class Writer(Protocol):
 class Meter:
     """Means of logged scalars since the last reading, with speed and time to go.
 
-    The sums stay on the device: only a reading, which all processes take together, waits for it.
+    The sums stay on the device: only a reading waits for it, which all processes take together
+    where what is added is each one's own (`shared`).
     """
 
-    def __init__(self, *, start: int, total: int) -> None:
+    def __init__(self, *, start: int, total: int, shared: bool = True) -> None:
         self.total = total
+        self.shared = shared
         self.sums: dict[str, Tensor] = {}
         self.count = 0
         self.images = 0
@@ -70,8 +72,9 @@ class Meter:
             # Of the whole batch, with one wait for the device.
             device = next(iter(self.sums.values())).device
             sums = torch.stack([value.to(device) for value in self.sums.values()])
-            means = dist.mean(sums / self.count).tolist()
-            metrics = dict(zip(self.sums, means, strict=True))
+            means = sums / self.count
+            whole = dist.mean(means) if self.shared else means
+            metrics = dict(zip(self.sums, whole.tolist(), strict=True))
         now = time.perf_counter()
         elapsed = max(now - self.last_time, 1e-9)
         steps = max(step - self.last_step, 1)

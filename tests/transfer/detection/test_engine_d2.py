@@ -13,6 +13,7 @@ from visrep.d2.pkl import detectron2_name
 from visrep.d2.settings import detection_settings, held_by_detectron2, norm_name
 from visrep.d2.tasks import recipe_of
 from visrep.d2.weights import place
+from visrep.data.images import BrokenImages
 from visrep.data.preprocess import Preprocess
 from visrep.engine import optim
 from visrep.engine.run import Run
@@ -214,7 +215,9 @@ def test_rare_classes_are_drawn_more_often_where_the_task_says_so(run, data):
     def sampler(**settings):
         recipe = small_recipe(**settings)
         cfg = engine_d2.configure(encoder(), PREPROCESS, data, recipe, run=run, workers=0)
-        return training_loader(cfg, seed=0).dataset.dataset.sampler
+        return training_loader(
+            cfg, seed=0, broken=BrokenImages(0, 1)
+        ).dataset.dataset.dataset.sampler
 
     lvis = sampler(detectron2=recipe_of("lvis05_fpn_1x").detectron2)
     assert isinstance(lvis, RepeatFactorTrainingSampler)

@@ -13,12 +13,12 @@ from torch import nn
 from visrep import files
 from visrep.engine.hooks import Evaluate, Hook
 from visrep.engine.known_data import KnownData
-from visrep.engine.run import Interrupted
 from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
 from visrep.engine.writers import SPEEDS, JsonLines
 from visrep.errors import ConfigError, Diverged, UserError
 from visrep.seeds import generator
+from visrep.signals import Interrupted
 
 
 class Regression(Task):
@@ -250,7 +250,7 @@ def test_metrics_of_a_resumed_run_are_written_once(tmp_path):
     assert steps == list(range(1, 21))
 
 
-def test_evaluation_hook_measures_at_both_ends_and_in_between(tmp_path):
+def test_evaluation_hook_measures_evenly_and_at_the_end_but_not_before_the_first_step(tmp_path):
     path = tmp_path / "metrics.jsonl"
     trainer = make(total=10, log_every=100, writers=[JsonLines(path)])
 
@@ -258,11 +258,11 @@ def test_evaluation_hook_measures_at_both_ends_and_in_between(tmp_path):
         trainer.task.eval()
         return {"knn": 1.0}
 
-    trainer.hooks.append(Evaluate(evaluate, every=4))
+    trainer.hooks.append(Evaluate(evaluate, times=3, name="the monitor"))
     trainer.fit()
     assert trainer.task.training
     lines = [line for line in Path(path).read_text().splitlines() if "knn" in line]
-    assert [line.split(",")[0] for line in lines] == [f'{{"step": {n}' for n in (0, 4, 8, 10)]
+    assert [line.split(",")[0] for line in lines] == [f'{{"step": {n}' for n in (4, 7, 10)]
 
 
 def readings(out: Path) -> list[dict]:
