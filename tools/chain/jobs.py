@@ -18,6 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from visrep import __version__, config, files, groups, results, signals
+from visrep.engine import lock
 from visrep.errors import UserError
 from visrep.tools.chain.pace import Pace, stated
 
@@ -75,8 +76,10 @@ def run_all(jobs: Sequence[Job], out: Path, *, slots: int) -> None:
 
     Raises:
         UserError: a job failed; its last line is repeated and its log named.
+        ConfigError: another command works in `out`.
         Interrupted: a signal came.
     """
+    lock.hold(out)
     names = {job.name for job in jobs}
     assert all(names.issuperset(job.needs) for job in jobs), "a need that is no job of the chain"
     waiting = list(jobs)

@@ -91,8 +91,8 @@ def require_same(
 
 
 def _is_place(key: str) -> bool:
-    top, *_, last = key.split(".")
-    return top in ("data", "detection") and last in PLACES
+    names = key.split(".")
+    return names[0] in ("data", "detection") and names[-1] in PLACES
 
 
 def _grows(before: object, now: object) -> bool:

@@ -95,7 +95,11 @@ def read(path: Path) -> dict[str, Any] | None:
     """The record in `path`; None when there is none that can be read."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        changes(record, record)
-        return {"count": 0, "classes": None, "kind": "", "images": None} | record
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return None
+    kinds: dict[str, Any] = {"count": int, "classes": list | None, "kind": str}
+    kinds |= {"fingerprint": str, "images": dict | None}
+    whole = isinstance(record, dict) and all(
+        name in record and isinstance(record[name], kind) for name, kind in kinds.items()
+    )
+    return record if whole else None

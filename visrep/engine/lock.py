@@ -18,7 +18,7 @@ log = logging.getLogger("visrep")
 
 NAME = ".lock"
 
-_held: dict[Path, int] = {}  # folder -> open file, of this process
+_held: list[int] = []  # open files of this process
 
 
 def hold(folder: Path) -> None:
@@ -33,17 +33,15 @@ def hold(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         place = folder.resolve()
-        if place in _held:
-            if _is_open(place / NAME, _held[place]):
-                return
-            os.close(_held.pop(place))  # the folder was removed meanwhile, and is a new one
+        if any(_is_open(place / NAME, descriptor) for descriptor in _held):
+            return
         descriptor = os.open(place / NAME, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(descriptor, folder)
         except BaseException:
             os.close(descriptor)
             raise
-        _held[place] = descriptor
+        _held.append(descriptor)
         for each in (place, place / "snapshots"):
             files.remove_temporaries(each)
     except OSError as error:
@@ -55,7 +53,7 @@ def hold(folder: Path) -> None:
 def release() -> None:
     """Let go of all folders that this process holds."""
     while _held:
-        os.close(_held.popitem()[1])
+        os.close(_held.pop())
 
 
 def _is_open(path: Path, descriptor: int) -> bool:

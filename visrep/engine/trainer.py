@@ -225,7 +225,8 @@ class Trainer:
         if not dist.sum(lost):
             return
         self._save()
-        raise self._unwritten or UserError("the first process cannot write the metrics")
+        why = self._unwritten or "the first process cannot write the metrics"
+        raise UserError(f"{why}; the snapshot of step {self.step} is saved, go on by resume=auto")
 
     # What is not well
 

@@ -171,8 +171,8 @@ class JsonLines:
                 metrics = json.loads(line)
                 if metrics["step"] <= step:
                     kept.append(line + "\n")
-                if metrics["step"] == step:
-                    reading |= metrics
+                if metrics["step"] == step and SPEEDS[0] in metrics:  # no evaluation
+                    reading = metrics
             except (ValueError, KeyError, TypeError):  # such as the line that a kill cut short
                 unreadable += 1
         if unreadable:

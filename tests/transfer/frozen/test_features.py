@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.oracles.small_disk import small_disk
 from tests.small_data import pictures, preprocess, tiny_net, write_encoder
 from visrep.data.dataset import MemoryImages
 from visrep.errors import ConfigError
@@ -108,3 +109,19 @@ def test_raw_pixels_are_the_pixels() -> None:
     data = small_set()
     expected = data.images.flatten(1).float() / 255
     torch.testing.assert_close(features.raw_pixels(data, preprocess())[0], expected)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    tmp_path: Path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(features.log, "propagate", True)
+    net, data = tiny_net(), small_set()
+    want = cached(tmp_path, net, data)
+    (tmp_path / "file").write_text("")
+    assert torch.equal(cached(tmp_path / "file", net, data), want)  # no folder
+    full = tmp_path / "full"
+    full.mkdir()
+    with small_disk(500):
+        assert torch.equal(cached(full, net, data), want)
+    assert list(full.iterdir()) == []
+    assert caplog.text.count("the features are not kept for the next command: ") >= 2
