@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from visrep import dist, signals
 from visrep.d2 import heads
 from visrep.d2.backbone import add_visrep_config
-from visrep.d2.data import dataset_dict, mapper, register, training_loader
+from visrep.d2.data import dataset_dict, mapper, register
+from visrep.d2.loader import TrainingLoader
 from visrep.d2.log import diverged, logged_to
 from visrep.d2.recipe import DetectionRecipe
 from visrep.d2.settings import detection_settings, merge, norm_name
@@ -95,7 +96,6 @@ def train(
     from detectron2.engine import hooks
     from detectron2.modeling import build_model
     from detectron2.solver import build_lr_scheduler
-    from detectron2.utils.env import seed_all_rng
 
     trainable(dataset, masks=recipe.masks)
     cfg = configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
@@ -105,19 +105,19 @@ def train(
     if run.data is not None and "data" in state:
         run.data.changed_since(state["data"], run.out)
     with logged_to(run.out), diverged():
-        seed_all_rng(derive_seed(run.seed, "detectron2", start, dist.rank()) % 2**31)
+        _seed(run, "weights")
         model = build_model(cfg)
         place(model, encoder)
         optimizer = _optimizer(cfg, model)
-        order = derive_seed(run.seed, "order", start) % 2**31
-        loader = training_loader(cfg, seed=order, broken=dataset.broken)
+        order = derive_seed(run.seed, "order")
+        loader = TrainingLoader(cfg, seed=order, start=start, broken=dataset.broken)
         trainer = _trainer(precision, run, _distributed(model), loader, optimizer)
         schedule = build_lr_scheduler(cfg, optimizer)
         if found:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
-            run.log.info("resumed from iteration %d; the order of images is a new one", start)
+            run.log.info("resumed from iteration %d", start)
             before = state.get("total_steps", recipe.iterations)
             if before != recipe.iterations:
                 run.log.info(
@@ -130,20 +130,29 @@ def train(
         def save(step: int) -> None:
             parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
             state: dict[str, Any] = {name: dict(part.state_dict()) for name, part in parts.items()}
-            state["total_steps"] = recipe.iterations
+            state |= {"total_steps": recipe.iterations, "meter": meter.state()}
             if run.data is not None:
                 state["data"] = run.data.digest
             snapshot.save(run.out / "snapshots", step, state)
             dist.barrier()
 
-        report = _report(run, recipe, start=start, log_every=log_every)
+        # Detectron2 brings the losses together itself, on the main process only.
+        meter = Meter(start=start, total=recipe.iterations, shared=False)
+        if "meter" in state:  # not before 0.3
+            meter.load(state["meter"])
+        report = _report(run, recipe, meter, start=start, log_every=log_every)
         with signals.held() as held:
             keep = _keep(save, held, every=snapshot_every)
-            trainer.register_hooks([hooks.LRScheduler(optimizer, schedule), report, keep])
+            rates = hooks.LRScheduler(optimizer, schedule)
+            trainer.register_hooks([_seeded(run), rates, report, keep])
             trainer.train(start, cfg.SOLVER.MAX_ITER)
         if recipe.precise_bn:
             run.log.info("precise batch norm: statistics from %d batches", recipe.precise_bn)
-            _precise(trainer, recipe.precise_bn)
+            loader = TrainingLoader(
+                cfg, seed=order, start=cfg.SOLVER.MAX_ITER, broken=dataset.broken
+            )
+            _seed(run, cfg.SOLVER.MAX_ITER)
+            _precise(trainer.model, loader, recipe.precise_bn)
     return Detector(model, cfg)
 
 
@@ -275,15 +284,30 @@ def _trainer(precision: str, run: Run, model: nn.Module, loader: Any, optimizer:
     return AMPTrainer(model, loader, optimizer, grad_scaler=scaler, precision=torch.bfloat16)
 
 
-def _report(run: Run, recipe: DetectionRecipe, *, start: int, log_every: int) -> Any:
+def _seed(run: Run, of: int | str) -> None:
+    """Torch's draws, of fresh weights and of anchors and regions, from now on."""
+    torch.manual_seed(derive_seed(run.seed, "detectron2", of, dist.rank()))
+
+
+def _seeded(run: Run) -> Any:
+    """A hook that makes what an iteration draws a function of its number."""
+    from detectron2.engine import HookBase
+
+    class Seeded(HookBase):
+        def before_step(self) -> None:
+            _seed(run, self.trainer.iter)
+
+    return Seeded()
+
+
+def _report(run: Run, recipe: DetectionRecipe, meter: Meter, *, start: int, log_every: int) -> Any:
     """A hook that hands Detectron2's losses to our writers."""
     from detectron2.engine import HookBase
 
     class Report(HookBase):
         def before_train(self) -> None:
             self.writers = run.writers(total=recipe.iterations, label="detect")
-            # Detectron2 brings the losses together itself, on the main process only.
-            self.meter = Meter(start=start, total=recipe.iterations, shared=False)
+            meter.start(start)
             for writer in self.writers:
                 writer.rewind(start)
 
@@ -293,11 +317,11 @@ def _report(run: Run, recipe: DetectionRecipe, *, start: int, log_every: int) ->
             step = self.trainer.iter + 1
             latest = {k: v for k, (v, _) in self.trainer.storage.latest().items()}
             losses = {k: v for k, v in latest.items() if k.startswith("loss_")}
-            self.meter.add({"loss": latest["total_loss"], **losses})
-            self.meter.images += recipe.batch_size
-            self.meter.data_time += latest.get("data_time", 0.0)
+            meter.add({"loss": latest["total_loss"], **losses})
+            meter.images += recipe.batch_size
+            meter.data_time += latest.get("data_time", 0.0)
             if step % log_every == 0 or step == recipe.iterations:
-                metrics = self.meter.read(step)
+                metrics = meter.read(step)
                 metrics["lr"] = latest["lr"]
                 for writer in self.writers:
                     writer.write(step, metrics)
@@ -329,8 +353,8 @@ def _keep(save: Any, held: signals.Held, *, every: int) -> Any:
     return Keep()
 
 
-def _precise(trainer: Any, count: int) -> None:
+def _precise(model: nn.Module, loader: TrainingLoader, count: int) -> None:
     from detectron2.utils.events import EventStorage
 
     with EventStorage():  # the model's losses are noted there, by Detectron2's design
-        reestimate(trainer.model, iter(trainer.data_loader), count=count, forward=trainer.model)
+        reestimate(model, iter(loader), count=count, forward=model)

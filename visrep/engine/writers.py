@@ -90,7 +90,8 @@ class Meter:
         names = list(self.sums)
         rows = torch.stack([self.sums[name].cpu() for name in names]) if names else torch.zeros(0)
         device = self.sums[names[0]].device if names else "cpu"
-        everyone = dist.gather(rows[None].to(device)).cpu()  # processes x names
+        # processes x names
+        everyone = dist.gather(rows[None].to(device)).cpu() if self.shared else rows[None]
         return {"names": names, "sums": everyone, "count": self.count}
 
     def load(self, state: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import math
 
@@ -11,7 +12,8 @@ import torch
 from tests.processes import run_on_two
 from tests.transfer.detection.shapes import shapes, small_recipe
 from visrep import dist, signals
-from visrep.d2.data import register, training_loader
+from visrep.d2.data import register
+from visrep.d2.loader import TrainingLoader
 from visrep.d2.pkl import detectron2_name
 from visrep.d2.settings import detection_settings, held_by_detectron2, norm_name
 from visrep.d2.tasks import recipe_of
@@ -219,13 +221,33 @@ def test_rare_classes_are_drawn_more_often_where_the_task_says_so(run, data):
     def sampler(**settings):
         recipe = small_recipe(**settings)
         cfg = engine_d2.configure(encoder(), PREPROCESS, data, recipe, run=run, workers=0)
-        return training_loader(
-            cfg, seed=0, broken=BrokenImages(0, 1)
-        ).dataset.dataset.dataset.sampler
+        return TrainingLoader(cfg, seed=0, start=0, broken=BrokenImages(0, 1)).sampler
 
     lvis = sampler(detectron2=recipe_of("lvis05_fpn_1x").detectron2)
     assert isinstance(lvis, RepeatFactorTrainingSampler)
     assert not isinstance(sampler(), RepeatFactorTrainingSampler)
+
+
+@needs
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_are_a_function_of_their_number(run, data, workers):
+    recipe = small_recipe(train_sizes=[32, 40, 48])
+    cfg = engine_d2.configure(encoder(), PREPROCESS, data, recipe, run=run, workers=workers)
+
+    def batches(start, count):
+        loader = TrainingLoader(cfg, seed=3, start=start, broken=BrokenImages(0, 1))
+        return list(itertools.islice(loader, count))
+
+    straight, late = batches(0, 9), batches(6, 3)
+    assert len({image["image_id"] for batch in straight for image in batch}) == len(data.records)
+    for one, other in zip(straight[6:], late, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert a["image_id"] == b["image_id"] and torch.equal(a["image"], b["image"])
+            assert torch.equal(a["instances"].gt_boxes.tensor, b["instances"].gt_boxes.tensor)
+    sides = {image["image"].shape[-2:] for batch in straight for image in batch}
+    assert len(sides) > 2, "the sizes are drawn"
+    for batch in straight:
+        assert len({image["width"] > image["height"] for image in batch}) == 1
 
 
 @needs
