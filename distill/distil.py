@@ -157,9 +157,6 @@ def main(cfg: DictConfig) -> None:
     run = open_run(cfg, computed=["steps"])
     train, test = checked(instantiate(cfg.data.train)), checked(instantiate(cfg.data.test))
     alpha = float(cfg.alpha)
-    labels = known_labels(train, cfg.labels, draw=int(cfg.draw)) if alpha < 1 else None
-    run.know_data(identity.of_images(train, labels=labels))
-    run.settle(settle(cfg, images=len(train)))
     names = train.classes or (None if test is None else test.classes)
     teacher, preprocess, teacher_sha256 = teacher_from(
         cfg.teacher,
@@ -168,7 +165,11 @@ def main(cfg: DictConfig) -> None:
         size=int(cfg.size),
         seed=run.seed,
     )
+    images = train  # under the classes of their own
     known, (train, test) = teachers_classes(teacher, train, test)
+    labels = known_labels(train, cfg.labels, draw=int(cfg.draw)) if alpha < 1 else None
+    run.know_data(identity.of_images(images, labels=labels))
+    run.settle(settle(cfg, images=len(train)))
     if test is not None:
         require_usable(test, preprocess, max_broken=float(cfg.max_broken))
         warn_of_overlap(train, test)

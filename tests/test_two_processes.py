@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_data import write_encoder, write_folder
+from tests.small_data import CLASSES, preprocess, tiny_net, write_encoder, write_folder
 from visrep import results
+from visrep.nn.classifier import Classifier
+from visrep.weights import save_encoder
 
 pytestmark = pytest.mark.slow
 
 NET = ("backbone=resnet18_small", "backbone.width=0.0625", "method=simclr_small")
-FOLDER = ("log_every=1", "data=folder", "batch_size=8", "threads=1", "device=cpu")
+STUDENT = ("student=resnet18_small_w8", "optim.warmup_epochs=0")
 DETECT = (
     *("detect", "detection=scenes", "task=scenes", "warmup=1", "iterations=3", "batch_size=2"),
     *("threads=1", "device=cpu", "log_every=1"),
@@ -64,19 +66,23 @@ class Torchrun:
 
 def arguments(command: str, folder: Path) -> list[object]:
     weights, root = folder / "encoder.safetensors", folder / "data"
+    teacher = folder / "teacher.safetensors"
     write_encoder(weights)
+    net = Classifier(encoder=tiny_net(), classes=len(CLASSES), zero_init=False)
+    save_encoder(
+        teacher,
+        encoder=net.encoder,
+        preprocess=preprocess(),
+        fc=net.fc,
+        classes=CLASSES,
+        source={"method": "none"},
+    )
     write_folder(root)
     labelled = ("data=imagefolder", f"data.root={root}", "threads=1", "device=cpu")
     small = ("batch_size=8", "epochs=1")
     given = {
-        "pretrain": [
-            "pretrain",
-            *NET,
-            *FOLDER,
-            f"data.root={root}/train",
-            "steps=3",
-            "log_every=1",
-        ],
+        "pretrain": ["pretrain", *NET, *labelled, *small, "steps=3", "log_every=1"],
+        "distill": ["distill", *labelled, *small, *STUDENT, f"teacher={teacher}", "log_every=1"],
         "linear": ["linear", *labelled, *small, f"weights={weights}"],
         "augmented linear": ["linear", *labelled, *small, f"weights={weights}", "augment=true"],
         "finetune": ["finetune", *labelled, *small, f"weights={weights}", "log_every=1"],
@@ -91,6 +97,7 @@ COMMANDS = [
     "linear",
     "augmented linear",
     "finetune",
+    "distill",
     "detect torchvision",
     pytest.param("detect detectron2", marks=pytest.mark.detectron2),
 ]
@@ -100,13 +107,15 @@ COMMANDS = [
 def test_it_ends(command, tmp_path):
     code, text = Torchrun(tmp_path, *arguments(command, tmp_path)).wait(150)
     assert code == 0, text
-    found = [(r.metric, r.dataset) for r in results.read(tmp_path / "out/results.jsonl")]
+    records = results.read(tmp_path / "out/results.jsonl")
+    found = [(record.metric, record.extra.get("role")) for record in records]
     assert found and len(set(found)) == len(found)  # every number once, not once a process
 
 
 ENDLESS = {
     "pretrain": ("steps=100000",),
     "finetune": ("epochs=10000",),
+    "distill": ("epochs=10000",),
     "detect torchvision": ("iterations=100000",),
     "detect detectron2": ("iterations=100000",),
 }

@@ -3,7 +3,8 @@
 Every part is imported, not only looked up: a package that is there and cannot be loaded is the
 usual trouble. Exit code 0 when everything required works, 3 otherwise.
 
-`visrep doctor data=imagefolder data.root=PATH` looks at a data set instead, see `doctor_data`.
+`visrep doctor data=imagefolder data.root=PATH` looks at a data set instead, see `doctor_data`, and
+`visrep doctor detection=voc detection.root=PATH` at one with boxes, see `doctor_detection`.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ from visrep.data.dataset import checked
 from visrep.engine.precision import autocast_dtype
 from visrep.errors import CheckFailed, ConfigError
 from visrep.paths import cache_dir, config_dir
-from visrep.tools import doctor_data
+from visrep.tools import doctor_data, doctor_detection
 
 INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 REINSTALL = "pip install -U visrep"
@@ -116,7 +117,19 @@ class Finding:
 
 def main(cfg: DictConfig) -> None:
     """Look, print, fail when something required does not work, or when data would mislead."""
-    data = OmegaConf.select(cfg, "data")
+    data, detection = OmegaConf.select(cfg, "data"), OmegaConf.select(cfg, "detection")
+    if detection is not None:
+        if data is not None:
+            raise ConfigError("give one of data= and detection=")
+        conclude(
+            doctor_detection.examine(
+                {part: partial(instantiate, detection.get(part)) for part in ("train", "test")},
+                chosen=detection.get("classes") is not None,
+                max_broken=float(cfg.max_broken),
+                workers=int(cfg.workers),
+            )
+        )
+        return
     if data is not None:
         conclude(
             doctor_data.examine(

@@ -128,19 +128,26 @@ def _file_lines(
     if files is None:
         yield "a data set of a class of its own: its files are not known here"
         return
+    yield from file_lines(dataset.name, files, max_broken, workers, problems)
+
+
+def file_lines(
+    name: str, files: dict[str, Path], max_broken: float, workers: int, problems: list[str]
+) -> Iterator[str]:
+    """Sizes, broken, turned and deep ones among the `files` (name -> path) of the data `name`."""
     found = look(files, workers=workers)
     yield from size_lines(found.sizes)
     if found.broken:
         share = len(found.broken) / len(files)
-        named = some([f"{name} ({why})" for name, why in found.broken.items()], 3)
+        named = some([f"{file} ({why})" for file, why in found.broken.items()], 3)
         line = f"{len(found.broken)} of {len(files)} images ({100 * share:.2g} %) cannot be read"
         yield f"broken: {line}: {named}"
         if share > max_broken:
-            problems.append(f"{dataset.name}: {line}, more than max_broken={max_broken}: {named}")
+            problems.append(f"{name}: {line}, more than max_broken={max_broken}: {named}")
     if found.turned:
         yield f"turned by EXIF, and read so: {len(found.turned)}: {some(found.turned, 3)}"
     for kind, count in Counter(found.deep.values()).items():
-        names = [name for name, depth in found.deep.items() if depth == kind]
+        names = [file for file, depth in found.deep.items() if depth == kind]
         yield f"deep: {count} of {kind}: {some(names, 3)}; see depth="
 
 
@@ -199,16 +206,17 @@ def _not_read(dataset: ImageDataset) -> Iterator[str]:
 def _repeated(dataset: ImageDataset) -> Iterator[str]:
     twins = duplicates(dataset)
     if twins:
-        yield f"twice in it: {len(twins)}: {_named(twins)}"
+        yield f"twice in it: {len(twins)}: {twin_names(twins)}"
     if dataset.labels is None or not twins:
         return
     label = {dataset.file(i): int(c) for i, c in enumerate(dataset.labels)}
     torn = [twin for twin in twins if label[twin.first] != label[twin.second]]
     if torn:
-        yield f"of these in two classes: {len(torn)}: {_named(torn)}"
+        yield f"of these in two classes: {len(torn)}: {twin_names(torn)}"
 
 
-def _named(twins: Iterable[Twin]) -> str:
+def twin_names(twins: Iterable[Twin]) -> str:
+    """The first three of the pairs."""
     return some([f"{second} is {first}" for first, second in twins], 3)
 
 

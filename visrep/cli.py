@@ -6,12 +6,9 @@ Exit codes: 0 ok, 1 failure, 2 wrong command or configuration, 3 a check failed,
 
 import difflib
 import importlib
-import multiprocessing
 import os
-import signal
 import sys
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from visrep import signals
 from visrep.errors import ConfigError, UserError
@@ -138,8 +135,6 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
         return 0
     run.set_command_line([command, *overrides])
 
-    before = multiprocessing.active_children()
-
     def main(cfg: DictConfig) -> None:
         try:
             entry.main(cfg)
@@ -149,23 +144,12 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
                 raise
             raise line from error
         finally:
-            _end_processes(before)
+            workers.end()
             parallel.leave()
             lock.release()
 
     config.sweep(name, overrides, main) if sweep else main(cfg)
     return 0
-
-
-def _end_processes(but: Collection[Any]) -> None:
-    """End the workers that are left, at whatever they are."""
-    children = [child for child in multiprocessing.active_children() if child not in but]
-    told = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would call their death an error
-    for child in children:
-        child.kill()
-    for child in children:
-        child.join()
-    signal.signal(signal.SIGCHLD, told)
 
 
 def config_name(command: str) -> str:

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.small_data import write_folder
 from visrep import cli, signals
 from visrep.signals import Interrupted, held, raised
 
@@ -100,3 +101,30 @@ def test_a_process_ends_with_the_one_it_works_for(how):
     parent.kill()  # it cannot leave word
     parent.wait()
     assert parent.stdout.read() == b""  # closed when the child has ended, too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_training_with_workers_saves_and_leaves_nobody(whole_group, tmp_path):
+    """A scheduler signals all processes of a job at once."""
+    root, out = write_folder(tmp_path / "data"), tmp_path / "out"
+    training = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "visrep", "pretrain", "data=imagefolder", f"data.root={root}"),
+            *("method=simclr_small", "backbone=resnet18_small", "backbone.width=0.0625"),
+            *("batch_size=8", "steps=100000", "snapshot_every=100000", "log_every=1"),
+            *("workers=2", "knn.times=0", "threads=1", f"out={out}"),
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    while not (out / "metrics.jsonl").exists():
+        assert training.poll() is None, training.stdout.read()
+        time.sleep(0.05)
+    (os.killpg if whole_group else os.kill)(training.pid, signal.SIGTERM)
+    said = training.stdout.read().decode()  # until nobody holds the other end
+    assert training.wait() == 143 and "Traceback" not in said
+    assert said.endswith("visrep: interrupted; the snapshot is saved, go on with resume=auto\n")
+    assert len(list((out / "snapshots").glob("step-*.pt"))) == 1

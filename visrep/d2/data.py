@@ -108,8 +108,8 @@ def _leaving_a_pixel(augmentations: list[Any]) -> list[Any]:
     return [Resize(a) if isinstance(a, ResizeShortestEdge) else a for a in augmentations]
 
 
-def passing_over(read: Any) -> Any:
-    """`read` for Detectron2's `MapDataset`, which takes another image where there is None.
+def passing_over(read: Any, images: int) -> Any:
+    """`read` for Detectron2's `MapDataset` of `images`, which takes another where there is None.
 
     What was passed over goes with the next image, as its "broken", to the process that counts.
     """
@@ -120,7 +120,7 @@ def passing_over(read: Any) -> Any:
             image = read(entry)
         except BrokenImage as error:
             waiting.append((error.file, error.reason))
-            if isinstance(error, UnknownRange) or len(waiting) > _TRIES:
+            if isinstance(error, UnknownRange) or len(waiting) >= min(images, _TRIES):
                 raise
             return None
         image["broken"] = list(waiting)
@@ -169,7 +169,7 @@ def training_loader(cfg: Any, *, seed: int, broken: BrokenImages) -> Any:
         sampler = RepeatFactorTrainingSampler(repeats, seed=seed)
     share = cfg.SOLVER.IMS_PER_BATCH // dist.world_size()
     images = MapDataset(
-        DatasetFromList(entries, copy=False), passing_over(mapper(cfg, training=True))
+        DatasetFromList(entries, copy=False), passing_over(mapper(cfg, training=True), len(entries))
     )
     short, most = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
     stream = Fetched(

@@ -75,7 +75,7 @@ def read_image(path: str | Path, *, depth: Depth = "auto") -> Tensor:
     values, full = _decode(path, exact=depth != "auto")
     pixels = to_bytes(values, full, depth)
     if pixels is None:
-        raise UnknownRange(path, f"its pixels are {_kind(values)}")
+        raise UnknownRange(path, f"its pixels are {_kind(values)}, and need depth=")
     if pixels.ndim == 2:
         return torch.from_numpy(np.ascontiguousarray(pixels)).expand(3, -1, -1).contiguous()
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
@@ -105,7 +105,8 @@ def check_range(files: Sequence[Path], *, depth: Depth, name: str) -> None:
         UnknownRange: one of them holds values that need a `depth`.
     """
     seen = []
-    for file in files[:: -(-len(files) // _SAMPLE) or 1]:
+    count = min(_SAMPLE, len(files))
+    for file in [files[i * (len(files) - 1) // max(1, count - 1)] for i in range(count)]:
         try:
             seen.append((file, read_image(file, depth=depth)))
         except UnknownRange:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,10 +146,20 @@ _PROCESSES: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 @atexit.register
-def _end() -> None:
-    """At its exit Python asks its processes to end, which these ignore, and waits for ever."""
+def end() -> None:
+    """End the processes that are left, whatever they are at.
+
+    At its exit Python would ask them to end, which they ignore, and wait for ever.
+    """
+    if not _PROCESSES:
+        return
+    told = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would call their death an error
     for process in _PROCESSES:
         process.kill()
+    for process in _PROCESSES:
+        process.join()
+    _PROCESSES.clear()
+    signal.signal(signal.SIGCHLD, told)
 
 
 class _Failure:

@@ -1,5 +1,6 @@
 """The Detectron2 engine: its config, weights in place, data, and runs of a few iterations."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -7,7 +8,9 @@ import math
 import pytest
 import torch
 
+from tests.processes import run_on_two
 from tests.transfer.detection.shapes import shapes, small_recipe
+from visrep import dist, signals
 from visrep.d2.data import register, training_loader
 from visrep.d2.pkl import detectron2_name
 from visrep.d2.settings import detection_settings, held_by_detectron2, norm_name
@@ -17,6 +20,7 @@ from visrep.data.images import BrokenImages
 from visrep.data.preprocess import Preprocess
 from visrep.engine import optim
 from visrep.engine.run import Run
+from visrep.engine.writers import Meter
 from visrep.errors import ConfigError, Diverged, UserError
 from visrep.nn.resnet import ResNet
 from visrep.transfer.detection import engine_d2
@@ -326,3 +330,34 @@ def test_norms_have_no_weight_decay(run, data):
         ours = optim.parameter_groups(model, lr=0.1, weight_decay=1e-4, exclude=["norm"])
         want = {id(p): group["weight_decay"] for group in ours for p in group["params"]}
         assert theirs == want and set(want.values()) == {0.0, 1e-4}
+
+
+def read_on_main() -> dict:
+    """A reading of what Detectron2 has brought together on the main process only."""
+    meter = Meter(start=0, total=4, shared=False)
+    if not dist.is_main():
+        return {}
+    meter.add({"loss": torch.tensor(3.0)})
+    return {"loss": meter.read(1)["loss"]}
+
+
+def test_a_reading_of_one_process_does_not_wait_for_others():
+    assert run_on_two(read_on_main) == ({"loss": 3.0}, {})
+
+
+@needs
+def test_a_signal_saves_a_snapshot_of_that_step(run, data):
+    @contextlib.contextmanager
+    def told():
+        held = signals.Held()
+        held.signum = 15
+        yield held
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(signals.Interrupted) as caught:
+        patch.setattr(signals, "held", told)
+        train(run, data, iterations=3, snapshot_every=0)
+    assert caught.value.code == 143 and caught.value.note == signals.SAVED
+    assert [path.name for path in (run.out / "snapshots").iterdir()] == ["step-000000001.pt"]
+    train(run, data, iterations=3, snapshot_every=2)
+    names = sorted(path.name for path in (run.out / "snapshots").iterdir())
+    assert names == ["step-000000002.pt", "step-000000003.pt"]  # the last one is always kept

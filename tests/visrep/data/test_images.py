@@ -114,7 +114,7 @@ def test_numbers_without_a_range_need_one(tmp_path, kind, said):
         read_image(path)
     message = str(caught.value)
     assert message.startswith(f"cannot read image {path}: its pixels are {said}")
-    assert "from -1000 to 1000; say" in message and "depth=[LOW,HIGH]" in message
+    assert "from -1000 to 1000, and need depth=; say" in message and "depth=[LOW,HIGH]" in message
     assert "\n" not in message and str(pickle.loads(pickle.dumps(caught.value))) == message
     assert read_image(path, depth=(-1000, 1000))[0].tolist() == [[0, 128, 255]]
 
@@ -158,6 +158,9 @@ def test_a_range_that_is_needed_is_said_at_once_and_broken_files_later(tmp_path)
     (tmp_path / "0.png").write_text("no image")
     (tmp_path / "1.tif").write_bytes(tiff(np.zeros((2, 2), dtype=np.int32)))
     check_range([tmp_path / "0.png"], depth="auto", name="")
+    many = [tmp_path / "0.png", *[tmp_path / "1.tif"] * 3] * 8
+    with pytest.raises(UnknownRange, match=r"1\.tif"):
+        check_range(many, depth="auto", name="")
     with pytest.raises(UnknownRange, match=r"1\.tif"):
         check_range([tmp_path / "0.png", tmp_path / "1.tif"], depth="auto", name="")
 

@@ -66,7 +66,11 @@ def measurable(test: DetectionDataset, *, masks: bool, max_broken: float) -> Det
 
     Raises UserError as `ready` does.
     """
-    test = sound(test, max_broken=max_broken)
+    return require_objects(sound(test, max_broken=max_broken), masks=masks)
+
+
+def require_objects(test: DetectionDataset, *, masks: bool) -> DetectionDataset:
+    """`test`, which has something to be found and no id twice. Raises UserError otherwise."""
     ids = Counter(record.id for record in test.records)
     double = [id_ for id_, count in ids.items() if count > 1]
     if double:
