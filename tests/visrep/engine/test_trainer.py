@@ -296,7 +296,7 @@ def test_a_cut_at_any_step_changes_neither_state_nor_metrics(tmp_path, signum):
             snapshot_every=3,
             log_every=4,
             writers=[JsonLines(out / "metrics.jsonl")],
-            hooks=[Evaluate(lambda: {"knn": 1.0}, every=2), *hooks],
+            hooks=[Evaluate(lambda: {"knn": 1.0}, times=4, name="monitor"), *hooks],
         )
         trainer.found = trainer.fit()
         return trainer
