@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from visrep.data.dataset import ImageDataset
+from visrep.data.images import BrokenImages
 from visrep.data.loader import Loader
 from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views
@@ -48,6 +49,7 @@ def trainer_of(
             device=run.device,
             indices=indices,
             continuous=True,
+            max_broken=float(run.config["max_broken"]),
         ),
         total_steps=total_steps,
         steps_per_epoch=(len(train) if indices is None else len(indices)) / batch_size,
@@ -59,12 +61,21 @@ def measure(
     net: nn.Module,
     dataset: ImageDataset,
     preprocess: Preprocess,
+    *,
+    max_broken: float,
     **loading: Any,
 ) -> dict[str, float]:
-    """Accuracies of a classifier on single centre crops, in float32; `loading` as in `extract`."""
-    scores = extract(net, dataset, preprocess, progress=True, **loading)
+    """Accuracies of a classifier on single centre crops, in float32; `loading` as in `extract`.
+
+    Images that cannot be read are named, and do not count.
+
+    Raises:
+        UserError: they are more than `max_broken` of all.
+    """
+    broken = BrokenImages(max_broken, len(dataset))
+    scores, kept = extract(net, dataset, preprocess, broken=broken, progress=True, **loading)
     assert dataset.labels is not None
-    return accuracies(scores, dataset.labels)
+    return accuracies(scores, dataset.labels[kept])
 
 
 def parameters(net: nn.Module) -> int:

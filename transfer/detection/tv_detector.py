@@ -13,12 +13,13 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from visrep.d2.backbone import freeze
 from visrep.d2.recipe import DetectionRecipe
-from visrep.data.detection import DetectionDataset
+from visrep.data.detection import DetectionDataset, ImageRecord
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.resnet import ResNet
 from visrep.seeds import derive_seed
+from visrep.transfer.detection import prediction
 from visrep.transfer.detection.batches import load
 from visrep.transfer.detection.masks import paste, to_rle
 from visrep.transfer.detection.prediction import Prediction
@@ -71,6 +72,10 @@ class Detector(GeneralizedRCNN):
         """Where the parameters are."""
         return next(self.parameters()).device
 
+    def state(self) -> dict[str, Tensor]:
+        """All that a file must keep."""
+        return self.state_dict()
+
     def seed(self, seed: int) -> None:
         """Make what is sampled next a function of `seed`."""
         for part, sampler in (("anchors", self.rpn.fg_bg_sampler), ("boxes", self._box_sampler)):
@@ -84,10 +89,12 @@ class Detector(GeneralizedRCNN):
         """Detections in every image of `dataset`, by image id."""
         self.eval()
         size = {"short": self.recipe.test_size, "most": self.recipe.max_size}
-        return {
-            record.id: self.predict(load(record, **size), height=record.height, width=record.width)
-            for record in dataset.records
-        }
+
+        def predict(record: ImageRecord) -> Prediction:
+            image = load(record, **size)
+            return self.predict(image, height=record.height, width=record.width)
+
+        return prediction.each(dataset, predict)
 
     @torch.no_grad()
     def predict(self, image: Tensor, *, height: int, width: int) -> Prediction:

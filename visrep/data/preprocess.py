@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as tv
 
+from visrep.data.central_crop import central_crop
 from visrep.data.views.image_ops import FILTERS, resized
 from visrep.errors import UserError
 
@@ -107,9 +106,9 @@ class Preprocess:
             box = (height - side + 1) // 2, (width - side + 1) // 2, side, side
             images = resized(images, box, size=self.size, filter=self.interpolation)
         elif self.resize is not None:
-            mode = InterpolationMode(self.interpolation)
-            images = tv.resize(images, [self.resize], interpolation=mode, antialias=True)
-            images = tv.center_crop(images, [self.size])
+            images = central_crop(
+                images, resize=self.resize, size=self.size, interpolation=self.interpolation
+            )
         elif (height, width) != (self.size, self.size):
             raise UserError(
                 f"the images are {height} x {width} pixels and the encoder takes {self.size} x "
