@@ -1,5 +1,6 @@
 """`visrep pretrain`: from a yaml to objects to the training loop to an encoder file."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from visrep import dist
+from visrep import dist, files
 from visrep.config import instantiate
 from visrep.data.dataset import ImageDataset, checked
 from visrep.data.loader import Loader
@@ -22,11 +23,13 @@ from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.exemplar_nets import ExemplarNet
 from visrep.nn.knn import knn_predict
+from visrep.nn.resnet import ResNet
 from visrep.pretrain.checks import check
 from visrep.pretrain.method import Method, Plan, require_contract
 from visrep.seeds import derive_seed
 from visrep.weights.encoder_file import save_encoder
 from visrep.weights.exemplar_file import save_exemplar
+from visrep.weights.formats import visrep_snapshot
 
 # What a null leaves to the length of an epoch.
 COMPUTED = ("steps", "snapshot_every")
@@ -60,6 +63,7 @@ def main(cfg: DictConfig) -> None:
     for line in check(task, cfg, plan, views=views.views, steps_per_epoch=steps_per_epoch):
         run.log.warning("warning: %s", line)
     hooks = []
+    _describe(run, cfg, task, preprocess, train)
     monitor = _knn_monitor(cfg, run, task.encoder, train, preprocess)
     if monitor is not None:
         hooks.append(Evaluate(monitor, every=max(1, total // cfg.knn.times)))
@@ -266,12 +270,30 @@ def _knn_monitor(
     return monitor
 
 
+def _describe(
+    run: Run, cfg: DictConfig, task: Method, preprocess: Preprocess, train: ImageDataset
+) -> None:
+    """Write down what net the snapshots hold, so that each can become an encoder file."""
+    if not isinstance(task.encoder, ResNet) or not dist.is_main():
+        return
+    about = {
+        "backbone": dict(task.encoder.spec),
+        "preprocess": preprocess.to_dict(),
+        "head": None if task.head is None else task.head.spec,
+        "source": _source(run, cfg, train),
+    }
+    files.write_text(run.out / visrep_snapshot.DESCRIPTION, json.dumps(about, indent=1))
+
+
+def _source(run: Run, cfg: DictConfig, train: ImageDataset) -> dict[str, Any]:
+    return {"method": cfg.name, "command": run.command, "data": train.name, "seed": run.seed}
+
+
 def _export(
     run: Run, cfg: DictConfig, task: Method, preprocess: Preprocess, train: ImageDataset
 ) -> str:
     path = run.out / "encoder.safetensors"
-    source = {"method": cfg.name, "command": run.command, "data": train.name, "seed": run.seed}
-    about: Any = {"preprocess": preprocess, "source": source}
+    about: Any = {"preprocess": preprocess, "source": _source(run, cfg, train)}
     if isinstance(task.encoder, ExemplarNet):
         sha256 = save_exemplar(path, net=task.encoder, **about)
     else:
