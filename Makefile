@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test test-all lint docs install
 
 demo: $(STAMP)
-	$(BIN)/visrep demo
+	exec env VISREP_PARENT=$$PPID $(BIN)/visrep demo
 
 test: $(STAMP) lint
 	$(PYTEST)

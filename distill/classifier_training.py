@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from visrep.data.dataset import ImageDataset
+from visrep.data.images import BrokenImages
 from visrep.data.loader import Loader
 from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views
@@ -17,21 +18,6 @@ from visrep.engine.extraction import extract
 from visrep.engine.run import Run
 from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
-from visrep.errors import ConfigError
-
-
-def total_steps(images: int, *, epochs: float, batch_size: int) -> int:
-    """floor(N * epochs / B) + 1: the step counts in the names of the released checkpoints.
-
-    The stream of images is shuffled and repeated, and its batches run on over the ends of epochs,
-    so a batch may be larger than the data.
-
-    Raises:
-        ConfigError: no epoch or an empty batch.
-    """
-    if epochs <= 0 or batch_size < 1:
-        raise ConfigError(f"epochs={epochs} batch_size={batch_size}: both must be above 0")
-    return int(images * epochs // batch_size) + 1
 
 
 def trainer_of(
@@ -63,6 +49,7 @@ def trainer_of(
             device=run.device,
             indices=indices,
             continuous=True,
+            max_broken=float(run.config["max_broken"]),
         ),
         total_steps=total_steps,
         steps_per_epoch=(len(train) if indices is None else len(indices)) / batch_size,
@@ -74,12 +61,21 @@ def measure(
     net: nn.Module,
     dataset: ImageDataset,
     preprocess: Preprocess,
+    *,
+    max_broken: float,
     **loading: Any,
 ) -> dict[str, float]:
-    """Accuracies of a classifier on single centre crops, in float32; `loading` as in `extract`."""
-    scores = extract(net, dataset, preprocess, progress=True, **loading)
+    """Accuracies of a classifier on single centre crops, in float32; `loading` as in `extract`.
+
+    Images that cannot be read are named, and do not count.
+
+    Raises:
+        UserError: they are more than `max_broken` of all.
+    """
+    broken = BrokenImages(max_broken, len(dataset))
+    scores, kept = extract(net, dataset, preprocess, broken=broken, progress=True, **loading)
     assert dataset.labels is not None
-    return accuracies(scores, dataset.labels)
+    return accuracies(scores, dataset.labels[kept])
 
 
 def parameters(net: nn.Module) -> int:

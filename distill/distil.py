@@ -9,7 +9,9 @@ with its classifier, which starts at zero, on the encoder itself. LARS, learning
 names its file, or is the word `random`.
 """
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -17,12 +19,15 @@ from torch import Tensor
 
 from visrep import dist
 from visrep.config import instantiate
+from visrep.data import identity
+from visrep.data.classes import in_classes, some
 from visrep.data.dataset import ImageDataset, checked
+from visrep.data.order import total_steps
 from visrep.data.preprocess import Preprocess
-from visrep.distill.classifier_training import measure, parameters, total_steps, trainer_of
+from visrep.distill.classifier_training import measure, parameters, trainer_of
 from visrep.distill.distillation import Distillation
-from visrep.distill.finetune import labelled
-from visrep.engine.evaluation import input_of
+from visrep.distill.labels import announce, labelled
+from visrep.engine.evaluation import input_of, require_usable, warn_of_overlap
 from visrep.engine.run import open_run
 from visrep.errors import ConfigError
 from visrep.groups import choices, named
@@ -32,6 +37,8 @@ from visrep.nn.resnet import ResNet
 from visrep.seeds import seeded
 from visrep.weights.encoder_file import save_encoder
 from visrep.weights.reading import load_classifier
+
+log = logging.getLogger("visrep")
 
 
 def backbone(name: str, *, seed: int, role: str) -> ResNet:
@@ -92,7 +99,45 @@ def known_labels(train: ImageDataset, labels: float | str, *, draw: int) -> Tens
     if train.labels is None:
         raise ConfigError(f"alpha < 1 needs labels, and {train.name} has none: set alpha=1")
     indices = labelled(train, labels, draw=draw)
+    announce(train, labels, indices)
     return torch.full_like(train.labels, -1).index_copy_(0, indices, train.labels[indices])
+
+
+def teachers_classes(
+    teacher: Classifier, *parts: ImageDataset | None
+) -> tuple[list[str] | None, list[Any]]:
+    """The names of the teacher's outputs, and the `parts` of the data with these as their classes.
+
+    A teacher whose file names no classes is taken to have those of the data, in their order.
+
+    Raises:
+        ConfigError: the data have classes that the teacher does not know, or another number.
+    """
+    outputs = teacher.fc.out_features
+    names: list[str] | None = getattr(teacher, "classes", None)
+    of = "the teacher's file"
+    if names is None:
+        named_part = next((part for part in parts if part is not None and part.classes), None)
+        if named_part is None:
+            return None, list(parts)
+        names, of = named_part.classes or [], named_part.name
+        log.warning(
+            "warning: the teacher does not say what its %d outputs stand for: they are taken for "
+            "the %d classes of %s in their order: %s",
+            outputs,
+            len(names),
+            of,
+            some(names),
+        )
+    if len(names) != outputs:
+        raise ConfigError(
+            f"the teacher's {outputs} classes are not the {len(names)} of {of}: finetune it on "
+            "this data, or choose the data it was finetuned on"
+        )
+    return names, [
+        part if part is None or part.labels is None else in_classes(part, names, of="the teacher")
+        for part in parts
+    ]
 
 
 def resolve(cfg: DictConfig) -> DictConfig:
@@ -111,8 +156,8 @@ def main(cfg: DictConfig) -> None:
     """Build both nets, train the student, measure both, save the student."""
     run = open_run(cfg, computed=["steps"])
     train, test = checked(instantiate(cfg.data.train)), checked(instantiate(cfg.data.test))
-    run.settle(settle(cfg, images=len(train)))
-    names = train.classes
+    alpha = float(cfg.alpha)
+    names = train.classes or (None if test is None else test.classes)
     teacher, preprocess, teacher_sha256 = teacher_from(
         cfg.teacher,
         cfg.teacher_weights,
@@ -120,26 +165,27 @@ def main(cfg: DictConfig) -> None:
         size=int(cfg.size),
         seed=run.seed,
     )
-    outputs = teacher.fc.out_features
-    known = getattr(teacher, "classes", None) or names
-    if names is not None and (outputs != len(names) or list(known) != list(names)):
-        raise ConfigError(
-            f"the teacher's {outputs} classes are not the {len(names)} of {train.name}: "
-            "finetune it on this data, or choose the data it was finetuned on"
-        )
+    images = train  # under the classes of their own
+    known, (train, test) = teachers_classes(teacher, train, test)
+    labels = known_labels(train, cfg.labels, draw=int(cfg.draw)) if alpha < 1 else None
+    run.know_data(identity.of_images(images, labels=labels))
+    run.settle(settle(cfg, images=len(train)))
+    if test is not None:
+        require_usable(test, preprocess, max_broken=float(cfg.max_broken))
+        warn_of_overlap(train, test)
     student = Classifier(
-        encoder=backbone(cfg.student, seed=run.seed, role="student"), classes=outputs
+        encoder=backbone(cfg.student, seed=run.seed, role="student"),
+        classes=teacher.fc.out_features,
     )
     set_batchnorm(student, mode="sync")
     teacher.to(run.device).to(memory_format=torch.channels_last)
-    alpha = float(cfg.alpha)
     task = Distillation(
         teacher=teacher,
         student=student,
         temperature=float(cfg.temperature),
         alpha=alpha,
         tau_squared=bool(cfg.tau_squared),
-        labels=known_labels(train, cfg.labels, draw=int(cfg.draw)) if alpha < 1 else None,
+        labels=labels,
     )
     trainer = trainer_of(
         task,
@@ -184,7 +230,14 @@ def main(cfg: DictConfig) -> None:
         ("student", student, sha256, path),
     ):
         run.record_all(
-            measure(net, test, preprocess, device=run.device, workers=int(cfg.workers)),
+            measure(
+                net,
+                test,
+                preprocess,
+                max_broken=float(cfg.max_broken),
+                device=run.device,
+                workers=int(cfg.workers),
+            ),
             task="distill",
             dataset=test.name,
             of=f"the {role}",

@@ -11,18 +11,25 @@ last state counts, measured on single centre crops.
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from visrep import dist
 from visrep.config import instantiate
-from visrep.data.dataset import ImageDataset, checked
+from visrep.data import identity
+from visrep.data.dataset import checked
+from visrep.data.order import total_steps
 from visrep.data.preprocess import Preprocess
-from visrep.data.splits import describe_list, label_subset, read_list, write_list
-from visrep.distill.classifier_training import measure, parameters, total_steps, trainer_of
-from visrep.engine.evaluation import input_of, shared_classes
+from visrep.data.splits import write_list
+from visrep.distill.classifier_training import measure, parameters, trainer_of
+from visrep.distill.labels import about_labels, announce, labelled
+from visrep.engine.evaluation import (
+    input_of,
+    require_usable,
+    shared_classes,
+    warn_of_overlap,
+)
 from visrep.engine.run import open_run
 from visrep.engine.task import Task
 from visrep.errors import ConfigError
@@ -61,19 +68,6 @@ class Finetune(Task):
             "loss": F.cross_entropy(logits, batch["label"]),
             "train_top1": 100 * hit.float().mean(),
         }
-
-
-def labelled(train: ImageDataset, labels: float | str, *, draw: int) -> Tensor:
-    """Indices of the images whose labels are used: a share, balanced over the classes, or a list.
-
-    Raises:
-        ConfigError: `labels` is no share. UserError: the list cannot be used.
-    """
-    if isinstance(labels, str):
-        return read_list(labels, train)
-    if labels == 1:
-        return torch.arange(len(train))
-    return label_subset(train, fraction=labels, seed=draw)
 
 
 def starting_point(
@@ -143,11 +137,15 @@ def main(cfg: DictConfig) -> None:
     """Draw the labels, train, measure, save."""
     run = open_run(cfg, computed=COMPUTED)
     train, test = checked(instantiate(cfg.data.train)), checked(instantiate(cfg.data.test))
-    classes = shared_classes(train, test)
+    classes, test = shared_classes(train, test)
     file = read_weights(cfg.weights)
     preprocess = Preprocess.from_dict(file.preprocess)
 
+    require_usable(test, preprocess, max_broken=float(cfg.max_broken))
+    warn_of_overlap(train, test)
     indices = labelled(train, cfg.labels, draw=int(cfg.draw))
+    run.know_data(identity.of_images(train, indices=indices))
+    announce(train, cfg.labels, indices)
     write_list(run.out / "labels.txt", train, indices)
     run.settle(settle(cfg, share=len(indices) / len(train)))
     selector = int(cfg.selector)
@@ -207,25 +205,25 @@ def main(cfg: DictConfig) -> None:
         },
     )
     run.record_all(
-        measure(classifier, test, preprocess, device=run.device, workers=int(cfg.workers)),
+        measure(
+            classifier,
+            test,
+            preprocess,
+            max_broken=float(cfg.max_broken),
+            device=run.device,
+            workers=int(cfg.workers),
+        ),
         task="finetune",
         dataset=test.name,
         of=cfg.init,
         weights=file.sha256,
         init=cfg.init,
-        labels=cfg.labels,
         images=len(indices),
         draw=int(cfg.draw),
         selector=selector,
         finetuned=sha256,
         parameters=parameters(classifier),
         bytes=path.stat().st_size,
-        **_list_identity(cfg.labels),
+        **about_labels(train, cfg.labels, indices),
     )
     run.log.info("%s", path)
-
-
-def _list_identity(labels: float | str) -> dict[str, str]:
-    if not isinstance(labels, str):
-        return {}
-    return {f"list_{key}": value for key, value in describe_list(labels).items()}

@@ -3,10 +3,13 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from visrep import dist
+from visrep.data.dataset import ImageDataset, read_or_next
+from visrep.data.images import BrokenImage
 from visrep.data.views.params import View
 from visrep.engine.optim import scaled_lr
 from visrep.errors import ConfigError
@@ -41,6 +44,23 @@ def check(
         *feature_maps(task.encoder, views),
         *learning_rate(task, cfg),
         *length(cfg, steps=plan.steps, steps_per_epoch=steps_per_epoch),
+    ]
+
+
+def same_picture(train: ImageDataset, *, looked_at: int = 32) -> list[str]:
+    """A data set whose images are all the same: nothing tells one from another."""
+    indices = torch.linspace(0, len(train) - 1, min(looked_at, len(train))).long().unique()
+    try:
+        images = (read_or_next(train, indices, place)[0] for place in range(len(indices)))
+        first = next(images)
+        different = any(not torch.equal(image, first) for image in images)
+    except BrokenImage:
+        return []  # who reads them for training says so
+    if different or len(indices) == 1:
+        return []
+    return [
+        f"{len(indices)} images of {train.name} were looked at, and all are the same picture, "
+        "pixel by pixel: nothing can be learnt that tells them apart; look at the data"
     ]
 
 

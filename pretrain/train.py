@@ -10,22 +10,24 @@ from torch import nn
 
 from visrep import dist, files
 from visrep.config import instantiate
+from visrep.data import identity
 from visrep.data.dataset import ImageDataset, checked
 from visrep.data.loader import Loader
+from visrep.data.order import total_steps
 from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views
 from visrep.engine.assembly import assemble
-from visrep.engine.extraction import extract
 from visrep.engine.health import Health
-from visrep.engine.hooks import Evaluate
+from visrep.engine.hooks import Hook
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.exemplar_nets import ExemplarNet
-from visrep.nn.knn import knn_predict
 from visrep.nn.resnet import ResNet
-from visrep.pretrain.checks import check
+from visrep.pretrain.beginning import begin_from
+from visrep.pretrain.checks import check, same_picture
 from visrep.pretrain.method import Method, Plan, require_contract
+from visrep.pretrain.monitor import knn_monitor
 from visrep.seeds import derive_seed
 from visrep.weights.encoder_file import save_encoder
 from visrep.weights.exemplar_file import save_exemplar
@@ -42,17 +44,19 @@ def main(cfg: DictConfig) -> None:
         cfg,
         run,
         batch_size=cfg.batch_size // cfg.accumulate,
+        continuous=cfg.continuous,
         workers=cfg.workers,
         max_broken=cfg.max_broken,
     )
     task, train, views, loader = parts.task, parts.data, parts.views, parts.loader
+    run.know_data(identity.of_images(train), fixed=remembers(cfg, views), classes=False)
     steps_per_epoch = updates_in_epoch(cfg, loader)
-    run.settle(settle(cfg, steps_per_epoch=steps_per_epoch))
+    run.settle(settle(cfg, loader))
     total = cfg.steps
     preprocess = _preprocess(train, views)
     if total == 0:
         run.log.info("steps=0: the encoder file of the untrained net, a baseline")
-        _export(run, cfg, task, preprocess, train)
+        _export(run, cfg, parts, preprocess)
         return
     plan = Plan(
         batch_size=cfg.batch_size,
@@ -60,13 +64,10 @@ def main(cfg: DictConfig) -> None:
         images=getattr(views, "classes", len(train)),
         steps=total,
     )
-    for line in check(task, cfg, plan, views=views.views, steps_per_epoch=steps_per_epoch):
+    warnings = check(task, cfg, plan, views=views.views, steps_per_epoch=steps_per_epoch)
+    for line in (*warnings, *same_picture(train)):
         run.log.warning("warning: %s", line)
-    hooks = []
-    _describe(run, cfg, task, preprocess, train)
-    monitor = _knn_monitor(cfg, run, task.encoder, train, preprocess)
-    if monitor is not None:
-        hooks.append(Evaluate(monitor, every=max(1, total // cfg.knn.times)))
+    _describe(run, cfg, parts, preprocess)
     trainer = assemble(
         task,
         run=run,
@@ -75,13 +76,15 @@ def main(cfg: DictConfig) -> None:
         steps_per_epoch=steps_per_epoch,
         label=f"pretrain {cfg.name}",
         health=_health(task, cfg, steps_per_epoch),
-        hooks=hooks,
+        hooks=_monitor(cfg, run, task.encoder, train, preprocess),
     )
     _announce(run, cfg, train, total, trainer.optimizer)
     metrics = trainer.fit()
     if dist.is_main():
-        sha256 = _export(run, cfg, task, preprocess, train)
+        sha256 = _export(run, cfg, parts, preprocess)
         for metric in ("loss", "images_per_s"):
+            if metric not in metrics:  # of a run that ended in another try, and whose log is lost
+                continue
             run.record(
                 task="pretrain",
                 dataset=train.name,
@@ -93,6 +96,15 @@ def main(cfg: DictConfig) -> None:
             )
 
 
+def remembers(cfg: DictConfig, views: Views) -> str:
+    """Why a run cannot go on with other images: it knows each by its number; "" where it can."""
+    if "images" in cfg.method:
+        return f"{cfg.name} has a memory of every image"
+    if hasattr(views, "classes"):
+        return f"every class of {cfg.name} is an image"
+    return ""
+
+
 def resolve(cfg: DictConfig) -> DictConfig:
     """`cfg` with the values that follow from the length of an epoch; reads the data."""
     loader = make_loader(
@@ -101,30 +113,53 @@ def resolve(cfg: DictConfig) -> DictConfig:
         seed=cfg.seed,
         device="cpu",
         batch_size=cfg.batch_size // cfg.accumulate,
+        continuous=cfg.continuous,
     )
-    return settle(cfg, steps_per_epoch=updates_in_epoch(cfg, loader))
+    return settle(cfg, loader)
 
 
-def settle(cfg: DictConfig, *, steps_per_epoch: int) -> DictConfig:
+def settle(cfg: DictConfig, loader: Loader) -> DictConfig:
     """`cfg`, whose `COMPUTED` nulls get their values."""
-    if cfg.steps is None:
+    steps_per_epoch = updates_in_epoch(cfg, loader)
+    if cfg.steps is None and cfg.continuous:
+        images = loader.order.size
+        cfg.steps = total_steps(images, epochs=float(cfg.epochs), batch_size=int(cfg.batch_size))
+    elif cfg.steps is None:
         cfg.steps = round(cfg.epochs * steps_per_epoch)
     if cfg.snapshot_every is None:
-        cfg.snapshot_every = steps_per_epoch
+        cfg.snapshot_every = max(1, round(steps_per_epoch))
     return cfg
 
 
-def updates_in_epoch(cfg: DictConfig, loader: Loader) -> int:
-    """Updates of an epoch; an epoch of fewer micro-batches than make an update is one."""
+def updates_in_epoch(cfg: DictConfig, loader: Loader) -> float:
+    """Updates of an epoch; an epoch of fewer micro-batches than make an update is one.
+
+    Where batches run on over the ends of epochs, it is no whole number.
+    """
+    if cfg.continuous:
+        return loader.order.size / cfg.batch_size
     return max(1, loader.steps_per_epoch // cfg.accumulate)
 
 
 def make_loader(data: ImageDataset, views: Views, **settings: Any) -> Loader:
     """Batches of `views` of `data`; `settings` are the loader's.
 
-    Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds.
+    Surrogate classes (Exemplar-CNN) have a loader of their own, which first draws their seeds; its
+    batches always run on over the ends of epochs, which are counted as full batches.
     """
-    return getattr(views, "loader", Loader)(data, views=views, **settings)
+    own = getattr(views, "loader", None)
+    if own is None:
+        loader = Loader(data, views=views, **settings)
+        # Of the same image twice in a batch, a loss would make negatives.
+        if loader.batch_size > loader.order.size:
+            raise ConfigError(
+                f"batch_size={loader.batch_size} is larger than the data: {data.name} has "
+                f"{loader.order.size} images; choose a smaller batch"
+            )
+        return loader
+    if settings.pop("continuous", False):
+        raise ConfigError("continuous=true: surrogate classes are read so anyway; leave it out")
+    return own(data, views=views, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +170,7 @@ class Parts:
     data: ImageDataset
     views: Views
     loader: Loader
+    begun_from: str | None  # sha256 of `init_weights`
 
 
 def build(cfg: DictConfig, run: Run, **loading: Any) -> Parts:
@@ -145,22 +181,27 @@ def build(cfg: DictConfig, run: Run, **loading: Any) -> Parts:
     """
     data: ImageDataset = checked(instantiate(cfg.data.train))
     torch.manual_seed(derive_seed(run.seed, "weights"))
-    task = make_method(cfg, images=len(data))
-    _set_batchnorm(task, cfg, run)
     views: Views = instantiate(cfg.views)
+    encoder, begun_from = instantiate(cfg.backbone), None
+    if cfg.get("init_weights") is not None:
+        # Before the method is made: some copy their encoder.
+        begun_from = begin_from(encoder, cfg.init_weights, views=views)
+    task = make_method(cfg, images=len(data), encoder=encoder)
+    _set_batchnorm(task, cfg, run)
     loader = make_loader(data, views, seed=run.seed, device=run.device, **loading)
-    return Parts(task=task, data=data, views=views, loader=loader)
+    return Parts(task=task, data=data, views=views, loader=loader, begun_from=begun_from)
 
 
-def make_method(cfg: DictConfig, *, images: int) -> Method:
-    """The method of `cfg` around its backbone, for a training set of `images`.
+def make_method(cfg: DictConfig, *, images: int, encoder: nn.Module | None = None) -> Method:
+    """The method of `cfg` around `encoder` (None: its backbone), for a training set of `images`.
 
     Raises:
         ConfigError: it breaks the contract of methods.
     """
     # A method with a memory of every image (NPID) is told how many there are.
     counts = {"images": images} if cfg.method.get("images", 0) is None else {}
-    task = instantiate(cfg.method, encoder=instantiate(cfg.backbone), **counts)
+    encoder = instantiate(cfg.backbone) if encoder is None else encoder
+    task = instantiate(cfg.method, encoder=encoder, **counts)
     require_contract(task, batch_size=cfg.batch_size)
     return task
 
@@ -188,7 +229,7 @@ def _set_batchnorm(task: Method, cfg: DictConfig, run: Run) -> None:
     set_batchnorm(task, mode=wanted, groups=cfg.bn_splits if wanted == "split" else 1)
 
 
-def _health(task: Method, cfg: DictConfig, steps_per_epoch: int) -> Health | None:
+def _health(task: Method, cfg: DictConfig, steps_per_epoch: float) -> Health | None:
     if cfg.health not in ("stop", "warn", "off"):
         raise ConfigError(f"health={cfg.health}: choose stop, warn or off")
     if cfg.health == "off":
@@ -196,7 +237,7 @@ def _health(task: Method, cfg: DictConfig, steps_per_epoch: int) -> Health | Non
     return Health(
         levels=task.reference_levels(cfg.batch_size),
         # A memory of an epoch (NPID's bank, SwAV's frozen prototypes) needs one to mean anything.
-        patience=max(500, 2 * steps_per_epoch),
+        patience=max(500, round(2 * steps_per_epoch)),
         warmup=round(cfg.optim.warmup_epochs * steps_per_epoch),
         stop=cfg.health == "stop",
     )
@@ -212,6 +253,7 @@ def _preprocess(train: ImageDataset, views: Views) -> Preprocess:
         mean=views.mean,
         std=views.std,
         interpolation=views.views[0].interpolation,
+        antialias=views.views[0].antialias,
     )
 
 
@@ -237,63 +279,54 @@ def _announce(
     )
 
 
-def _knn_monitor(
+def _monitor(
     cfg: DictConfig, run: Run, encoder: nn.Module, train: ImageDataset, preprocess: Preprocess
-) -> Any:
-    """A function that measures kNN top-1 on the test part, or None with one line that says why."""
-    if not cfg.knn.times or not dist.is_main():
-        return None
-    test: ImageDataset | None = checked(instantiate(cfg.data.test))
-    if train.labels is None or test is None or test.labels is None or train.classes is None:
-        run.log.info("kNN monitor: off, there are no labels")
-        return None
-    classes, labels, truth = len(train.classes), train.labels, test.labels
-    # An even draw of the training set keeps the monitor cheap on large data.
-    bank = torch.linspace(0, len(train) - 1, min(cfg.knn.bank, len(train))).long().unique()
-
-    def monitor() -> dict[str, float]:
-        encoder.eval()
-        features, bank_features = (
-            extract(encoder, data, preprocess, device=run.device, indices=indices)
-            for data, indices in ((test, None), (train, bank))
-        )
-        predicted = knn_predict(
-            bank_features,
-            labels[bank],
-            features,
-            k=min(cfg.knn.k, len(bank)),
-            temperature=cfg.knn.temperature,
-            classes=classes,
-        )
-        return {"knn": 100 * float(predicted.cpu().eq(truth).float().mean())}
-
-    return monitor
+) -> list[Hook]:
+    """The kNN monitor, or nothing and one line that says why."""
+    if not cfg.knn.times:
+        return []
+    monitor = knn_monitor(
+        lambda: checked(instantiate(cfg.data.test)),
+        encoder=encoder,
+        train=train,
+        preprocess=preprocess,
+        device=run.device,
+        workers=int(cfg.workers),
+        max_broken=float(cfg.max_broken),
+        **cfg.knn,
+    )
+    return [] if monitor is None else [monitor]
 
 
-def _describe(
-    run: Run, cfg: DictConfig, task: Method, preprocess: Preprocess, train: ImageDataset
-) -> None:
+def _describe(run: Run, cfg: DictConfig, parts: Parts, preprocess: Preprocess) -> None:
     """Write down what net the snapshots hold, so that each can become an encoder file."""
+    task = parts.task
     if not isinstance(task.encoder, ResNet) or not dist.is_main():
         return
     about = {
         "backbone": dict(task.encoder.spec),
         "preprocess": preprocess.to_dict(),
         "head": None if task.head is None else task.head.spec,
-        "source": _source(run, cfg, train),
+        "source": _source(run, cfg, parts),
     }
     files.write_text(run.out / visrep_snapshot.DESCRIPTION, json.dumps(about, indent=1))
 
 
-def _source(run: Run, cfg: DictConfig, train: ImageDataset) -> dict[str, Any]:
-    return {"method": cfg.name, "command": run.command, "data": train.name, "seed": run.seed}
+def _source(run: Run, cfg: DictConfig, parts: Parts) -> dict[str, Any]:
+    source = {
+        "method": cfg.name,
+        "command": run.command,
+        "data": parts.data.name,
+        "seed": run.seed,
+    }
+    if parts.begun_from is not None:
+        source["init_weights"] = parts.begun_from
+    return source
 
 
-def _export(
-    run: Run, cfg: DictConfig, task: Method, preprocess: Preprocess, train: ImageDataset
-) -> str:
-    path = run.out / "encoder.safetensors"
-    about: Any = {"preprocess": preprocess, "source": _source(run, cfg, train)}
+def _export(run: Run, cfg: DictConfig, parts: Parts, preprocess: Preprocess) -> str:
+    path, task = run.out / "encoder.safetensors", parts.task
+    about: Any = {"preprocess": preprocess, "source": _source(run, cfg, parts)}
     if isinstance(task.encoder, ExemplarNet):
         sha256 = save_exemplar(path, net=task.encoder, **about)
     else:

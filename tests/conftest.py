@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import subprocess
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -11,6 +13,29 @@ import torch
 from tests.processes import two_processes  # noqa: F401  (a fixture)
 
 torch.set_num_threads(1)
+
+TRACEBACK = "Traceback (most recent call last)"
+_communicate = subprocess.Popen.communicate
+
+
+def communicate(self: subprocess.Popen, *args: Any, **kwargs: Any) -> Any:
+    """Fail the test whose visrep command prints a traceback, whatever else it looks at."""
+    found = _communicate(self, *args, **kwargs)
+    command = [str(word) for word in self.args] if isinstance(self.args, list | tuple) else []
+    if command[1:3] == ["-m", "visrep"]:
+        for text in found:
+            text = text.decode(errors="replace") if isinstance(text, bytes) else text or ""
+            assert TRACEBACK not in text, f"{' '.join(command)}\n{text}"
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users see lines: what a command in a process of its own prints is looked at here.
+
+    Those in this process raise what they do not handle, so their tests fail of themselves.
+    """
+    monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,9 @@
 
 Every part is imported, not only looked up: a package that is there and cannot be loaded is the
 usual trouble. Exit code 0 when everything required works, 3 otherwise.
+
+`visrep doctor data=imagefolder data.root=PATH` looks at a data set instead, see `doctor_data`, and
+`visrep doctor detection=voc detection.root=PATH` at one with boxes, see `doctor_detection`.
 """
 
 import contextlib
@@ -13,16 +16,21 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from packaging.version import InvalidVersion, Version
 
 from visrep import __version__
+from visrep.config import instantiate
+from visrep.data.dataset import checked
 from visrep.engine.precision import autocast_dtype
 from visrep.errors import CheckFailed, ConfigError
 from visrep.paths import cache_dir, config_dir
+from visrep.tools import doctor_data, doctor_detection
 
 INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 REINSTALL = "pip install -U visrep"
@@ -108,7 +116,29 @@ class Finding:
 
 
 def main(cfg: DictConfig) -> None:
-    """Look, print, fail when something required does not work."""
+    """Look, print, fail when something required does not work, or when data would mislead."""
+    data, detection = OmegaConf.select(cfg, "data"), OmegaConf.select(cfg, "detection")
+    if detection is not None:
+        if data is not None:
+            raise ConfigError("give one of data= and detection=")
+        conclude(
+            doctor_detection.examine(
+                {part: partial(instantiate, detection.get(part)) for part in ("train", "test")},
+                chosen=detection.get("classes") is not None,
+                max_broken=float(cfg.max_broken),
+                workers=int(cfg.workers),
+            )
+        )
+        return
+    if data is not None:
+        conclude(
+            doctor_data.examine(
+                {part: partial(open_whole, data.get(part)) for part in ("train", "test")},
+                max_broken=float(cfg.max_broken),
+                workers=int(cfg.workers),
+            )
+        )
+        return
     choices = ["detectron2", *(part.name for part in OPTIONAL), "gpu"]
     demanded = [str(name) for name in cfg.require]
     for name in demanded:
@@ -130,6 +160,23 @@ def main(cfg: DictConfig) -> None:
     missing = [finding.name for finding in optional if finding.problem]
     rest = f" Not here: {', '.join(missing)}." if missing else ""
     print(f"Everything required works.{rest}")
+
+
+def open_whole(node: DictConfig | None) -> Any:
+    """A part of the data with all of its files, the broken ones too, and none in memory."""
+    # Reading a folder into memory leaves broken files out, and too many are an error.
+    folder = node is not None and str(node._target_).startswith("visrep.data.folders.")
+    return checked(
+        instantiate(node, **({"memory_limit": 0, "max_broken": 0.999} if folder else {}))
+    )
+
+
+def conclude(problems: list[str]) -> None:
+    """Print that nothing is wrong with the data, or raise CheckFailed with the problems."""
+    print()
+    if problems:
+        raise CheckFailed("; ".join(problems))
+    print("Nothing here would make a training wrong.")
 
 
 def show(title: str, findings: list[Finding]) -> None:

@@ -144,16 +144,23 @@ def describe(
             "range": [0, 1],
             "channel_order": "RGB",
         },
-        "before": {
-            "resize_short_side": preprocess.resize,
-            "interpolation": preprocess.interpolation,
-            "centre_crop": preprocess.size,
-        },
+        "before": _before(preprocess),
         "inside": preprocess.to_dict(),
         "output": {"name": output, "classes": None if classes is None else list(classes)},
         "weights": sha256,
         "source": source,
     }
+
+
+def _before(preprocess: Preprocess) -> dict[str, Any]:
+    """What is to be done with an image before it is fed, in this order."""
+    resize = preprocess.resize
+    kernel = {"interpolation": preprocess.interpolation}
+    if preprocess.antialias or resize is None:
+        return {"resize_short_side": resize, **kernel, "centre_crop": preprocess.size}
+    share = preprocess.size / resize
+    square = {"centre_crop_share_of_short_side": share, "resize": preprocess.size}
+    return {**square, **kernel, "antialias": False}
 
 
 def main(cfg: DictConfig) -> None:

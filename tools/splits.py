@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from visrep.config import instantiate
 from visrep.data.dataset import ImageDataset, checked
-from visrep.data.splits import label_subset, write_list
+from visrep.data.splits import count_labels, label_subset, write_list
 from visrep.errors import ConfigError
 
 
@@ -27,10 +27,7 @@ def main(cfg: DictConfig) -> None:
     dataset: ImageDataset = checked(instantiate(cfg.data.train))
     indices = label_subset(dataset, fraction=cfg.fraction, seed=cfg.seed)
     write_list(out, dataset, indices)
-    assert dataset.labels is not None, "label_subset refuses data without labels"
-    per_class = dataset.labels[indices].unique(return_counts=True)[1].tolist()
-    spread = "-".join(str(count) for count in sorted({min(per_class), max(per_class)}))
-    print(
-        f"{out}: {len(indices)} of {len(dataset)} images of {dataset.name}, {spread} for each of "
-        f"{len(per_class)} classes"
-    )
+    counts = count_labels(dataset, indices)
+    print(f"{out}: {len(indices)} of {len(dataset)} images of {dataset.name}, {counts.line()}")
+    for line in counts.warnings():
+        print(f"warning: {line}")

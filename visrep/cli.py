@@ -1,7 +1,7 @@
 """`visrep COMMAND key=value`: one line per mistake, one exit code per kind of end.
 
 Exit codes: 0 ok, 1 failure, 2 wrong command or configuration, 3 a check failed, 4 diverged,
-130/143 interrupted after a saved snapshot.
+130/143 interrupted (SIGINT, SIGTERM), in training after a saved snapshot.
 """
 
 import difflib
@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from visrep import signals
 from visrep.errors import ConfigError, UserError
 from visrep.paths import config_dir, require_links
 
@@ -57,14 +58,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (default: the process' own) and exit with its code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        require_links()
-        code = _run(arguments)
+        with signals.raised():
+            signals.follow_who_started()
+            require_links()
+            code = _run(arguments)
     except UserError as error:
         print(f"visrep: {error}", file=sys.stderr)
         code = error.exit_code
-    except KeyboardInterrupt:
-        print("visrep: interrupted", file=sys.stderr)
-        code = 130
+    except signals.Interrupted as error:
+        print("visrep: interrupted" + (f"; {error.note}" if error.note else ""), file=sys.stderr)
+        code = error.code
     except BrokenPipeError:
         code = 0
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -113,7 +116,8 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
     from omegaconf import DictConfig, OmegaConf
 
     from visrep import config
-    from visrep.engine import parallel, run
+    from visrep.data import workers
+    from visrep.engine import lock, parallel, run
     from visrep.overrides import first_of
 
     name = config_name(command)
@@ -135,14 +139,17 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
         run.set_command_line([command, *typed])
         try:
             entry.main(cfg)
+        except RuntimeError as error:  # torch's, from other processes: their end is no bug
+            line = workers.explained(error) or parallel.explained(error)
+            if line is None:
+                raise
+            raise line from error
         finally:
+            workers.end()
             parallel.leave()
+            lock.release()
 
-    try:
-        config.sweep(name, overrides, main) if sweep else main(cfg, overrides)
-    except run.Interrupted as error:
-        print("visrep: interrupted; the snapshot is saved, go on with resume=auto", file=sys.stderr)
-        return error.code
+    config.sweep(name, overrides, main) if sweep else main(cfg, overrides)
     return 0
 
 

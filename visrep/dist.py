@@ -5,12 +5,15 @@ elsewhere (`visrep.engine.parallel`); gloo (CPU) and nccl (GPU) both work. All p
 the same functions in the same order.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as td
 from torch import Tensor
+
+from visrep.errors import ConfigError
 
 
 def rank() -> int:
@@ -26,6 +29,22 @@ def world_size() -> int:
 def is_main() -> bool:
     """True on the one process that prints and writes files."""
     return rank() == 0
+
+
+def patience() -> float:
+    """Seconds that a process waits for the others before it gives up: VISREP_TIMEOUT, or 1800.
+
+    Raises:
+        ConfigError: it is no number above 0.
+    """
+    given = os.environ.get("VISREP_TIMEOUT", "1800")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"VISREP_TIMEOUT={given}: give the seconds to wait, more than 0")
+    return seconds
 
 
 def barrier() -> None:

@@ -1,12 +1,16 @@
 """Measured numbers, one JSON line each; the report reads them and computes nothing."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from visrep import files
 from visrep.errors import UserError
+
+log = logging.getLogger("visrep")
 
 
 @dataclass(kw_only=True)
@@ -43,28 +47,57 @@ class Record:
     time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
+# What makes two records the same measurement, whatever command and hour they come from.
+_IDENTITY = ("task", "dataset", "metric", "value", "weights", "init", "engine", "seed", "extra")
+
+
 def append(path: str | Path, record: Record) -> None:
-    """Append `record` to the JSON-lines file `path`, in one write."""
+    """Append `record` to the JSON-lines file `path`, in one write.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     path = Path(path)
-    line = json.dumps(asdict(record), allow_nan=False) + "\n"
+    line = json.dumps(asdict(record), allow_nan=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as stream:
-            stream.write(line)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; free some space") from error
+    files.append_line(path, line)
+
+
+def holds(path: str | Path, record: Record) -> bool:
+    """Is this measurement in the file `path` already, from an earlier try of the same run?"""
+
+    def identity(of: Record) -> str:
+        values = asdict(of)
+        return json.dumps([values[name] for name in _IDENTITY], sort_keys=True)
+
+    if not Path(path).exists():
+        return False
+    return identity(record) in {identity(known) for known in read(path)}
 
 
 def read(path: str | Path) -> list[Record]:
-    """All records of the JSON-lines file `path`.
+    """All records of the JSON-lines file `path`; a last line that was cut short is passed over.
 
     Raises:
-        UserError: a line is not a record; the message names file and line.
+        UserError: the file cannot be read, or a line is not a record; the message names the line.
     """
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
     records = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
         try:
             records.append(Record(**json.loads(line)))
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path}:{number}: not a results record ({error})") from error
+            if number == len(lines) and not line.endswith("\n"):
+                log.warning("%s:%d: cut short, so it is passed over", path, number)
+                continue
+            raise UserError(
+                f"{path}:{number}: not a results record ({error}); repair or remove the line"
+            ) from error
     return records

@@ -1,5 +1,7 @@
 """`visrep distill`: who the teacher is, and what is written."""
 
+import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,10 @@ from tests.small_data import (
     write_folder,
 )
 from visrep import results
+from visrep.data.dataset import MemoryImages
 from visrep.data.folders import image_folder
 from visrep.distill import distil
-from visrep.distill.distil import known_labels, teacher_from
+from visrep.distill.distil import known_labels, teacher_from, teachers_classes
 from visrep.errors import ConfigError, UserError
 from visrep.nn.classifier import Classifier
 from visrep.nn.resnet import ResNet
@@ -141,7 +144,7 @@ def test_labels_are_mixed_in_and_other_classes_refused(tmp_path: Path) -> None:
     distil.main(composed("distill", root, f"out={tmp_path / 'mixed'}", *mixed))
     assert "ce " in (tmp_path / "mixed" / "log.txt").read_text()
     write_teacher(path, classes=["cat", "dog", "red"])
-    with pytest.raises(ConfigError, match="classes are not the 3 of"):
+    with pytest.raises(ConfigError, match="blue, green, and the teacher does not have"):
         distil.main(composed("distill", root, f"out={tmp_path / 'other'}", *settings))
 
 
@@ -186,3 +189,63 @@ def test_the_largest_teacher_takes_a_step(tmp_path: Path) -> None:
     assert sum(p.numel() for p in student.encoder.parameters()) == 23_508_032
     untrained = distil.backbone("resnet50", seed=0, role="student")
     assert fingerprint(untrained.state_dict()) != fingerprint(student.encoder.state_dict())
+
+
+def test_the_teachers_classes_are_found_by_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("visrep"), "propagate", True)
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    train = MemoryImages(name="d/train", images=images)
+    test = MemoryImages(
+        name="d/val", images=images, labels=torch.tensor([0, 1]), classes=["blue", "red"]
+    )
+    net = Classifier(encoder=tiny_net(), classes=3, zero_init=False)
+    net.classes = CLASSES
+    names, (same, mapped) = teachers_classes(net, train, test)
+    assert names == CLASSES and same is train and mapped.labels.tolist() == [0, 2]
+    assert "d/val has no image of green" in caplog.text
+    caplog.clear()
+    # Without names the numbers must be equal, and it is said.
+    net.classes = None
+    with pytest.raises(ConfigError, match="3 classes are not the 2 of d/val"):
+        teachers_classes(net, train, test)
+    test.classes = ["blue", "green", "red"]
+    names, (_, mapped) = teachers_classes(net, train, test)
+    assert names == CLASSES and mapped.labels.tolist() == [0, 1]
+    assert "does not say what its 3 outputs stand for" in caplog.text
+    assert teachers_classes(net, train, None)[0] is None
+
+
+def test_a_test_part_that_is_broken_is_found_before_the_training(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", train=6, test=6)
+    for at, path in enumerate(sorted(root.rglob("test/*/*.png"))):
+        path.write_bytes(b"no image" if at else path.read_bytes())
+    write_teacher(tmp_path / "teacher.safetensors")
+    settings = [f"teacher={tmp_path / 'teacher.safetensors'}", "student=resnet18_small_w8", *QUICK]
+    cfg = composed("distill", root, f"out={tmp_path / 'out'}", *settings)
+    cfg.data.test.update({"memory_limit": 0, "max_broken": 0.9})
+    with pytest.raises(UserError, match="1 of 6 images cannot be read"):
+        distil.main(cfg)
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_labels_of_training_images_are_the_teachers_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training part lacks green, so its red is class 1 there and class 2 of the teacher."""
+    root = write_folder(tmp_path / "data", train=18, test=6)
+    shutil.rmtree(root / "train" / "green")
+    write_teacher(tmp_path / "teacher.safetensors")
+    seen = []
+
+    class Watched(distil.Distillation):
+        def __init__(self, **settings: object) -> None:
+            seen.append(settings["labels"])
+            super().__init__(**settings)
+
+    monkeypatch.setattr(distil, "Distillation", Watched)
+    settings = [f"teacher={tmp_path / 'teacher.safetensors'}", "student=resnet18_small_w8", *QUICK]
+    given = [f"out={tmp_path / 'out'}", *settings, "alpha=0.5", "steps=1"]
+    distil.main(composed("distill", root, *given))
+    assert seen[0].tolist() == [0] * 6 + [2] * 6

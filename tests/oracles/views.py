@@ -1,10 +1,14 @@
-"""torchvision's own operators, one sample at a time, with the parameters that were drawn."""
+"""torchvision's own operators, one sample at a time, with the parameters that were drawn.
+
+Only a resize without antialiasing is TensorFlow's.
+"""
 
 import torch
 import torchvision.transforms.v2.functional as tv
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 
+from tests.oracles.resize import resized
 from visrep.data.views.batch import Params, View, Views
 from visrep.data.views.operations import Blur, Gray, Invert, Jitter, Solarize
 
@@ -15,13 +19,13 @@ def view_of(image: Tensor, params: Params, i: int, v: int, views: Views) -> Tens
     """View v of a uint8 3 x H x W image: 3 x size x size, normalised."""
     spec, drawn = views.views[v], params[i : i + 1]
     box = drawn.boxes(v, image.shape[1], image.shape[2])[0].tolist()
-    x = tv.resized_crop(
-        image.float(),
-        *box,
-        [spec.size, spec.size],
-        interpolation=InterpolationMode(spec.interpolation),
-        antialias=True,
-    )
+    top, left, height, width = box
+    if spec.antialias:
+        size, mode = [spec.size, spec.size], InterpolationMode(spec.interpolation)
+        x = tv.resized_crop(image.float(), *box, size, interpolation=mode, antialias=True)
+    else:
+        crop = image[:, top : top + height, left : left + width]
+        x = torch.from_numpy(resized(crop.numpy(), spec.size, spec.interpolation)).float()
     x = x.clamp(0, 255) / 255
     if drawn.flip(v)[0]:
         x = tv.horizontal_flip(x)

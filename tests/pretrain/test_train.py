@@ -174,3 +174,17 @@ def test_steps_0_writes_the_untrained_encoder(photos, tmp_path):
     encoder = load_encoder(tmp_path / "encoder.safetensors")
     assert not encoder.training and encoder.preprocess.size == 32
     assert torch.equal(encoder.bn1.running_mean, torch.zeros(4))
+
+
+def test_simclrs_steps_and_resize(photos, tmp_path, capsys):
+    """floor(40 * 2 / 12) + 1 steps over a repeated stream; the file says how its views were cut."""
+    settings = ("data=folder", "method=simclr", *TINY, "batch_size=12", "epochs=2")
+    small = ("views.size=32", "optim.warmup_epochs=0", "batchnorm=local", f"data.root={photos}")
+    with pytest.raises(SystemExit) as caught:
+        main(["pretrain", *settings, *small, "workers=0", f"out={tmp_path / 'run'}"])
+    assert caught.value.code == 0, capsys.readouterr()
+    assert " 7 steps" in capsys.readouterr().out
+    made = load_encoder(tmp_path / "run" / "encoder.safetensors").preprocess
+    assert (made.interpolation, made.antialias) == ("bicubic_tf1", False)
+    message = refused(capsys, *settings, *small, "batch_size=64", f"out={tmp_path / 'large'}")
+    assert "batch_size=64 is larger than the data" in message

@@ -33,7 +33,10 @@ def test_the_list_is_the_drawn_subset(root, tmp_path, capsys):
 
 def test_an_uneven_share_says_so(root, tmp_path, capsys):
     assert splits(root, "fraction=0.1334", f"out={tmp_path / 'list.txt'}") == 0
-    assert "8 of 60 images of data/train, 2-3 for each of 3 classes" in capsys.readouterr().out
+    assert (
+        "8 of 60 images of data/train, 2 to 3 for each of 3 classes, 3 in the median"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_file_is_not_overwritten_unasked(root, tmp_path, capsys):

@@ -10,15 +10,19 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from visrep import __version__, config, files, groups, results
+from visrep import __version__, config, files, groups, results, signals
+from visrep.engine import lock
 from visrep.errors import UserError
+from visrep.tools.chain.pace import Pace, stated
+
+GRACE = 60.0  # seconds that a job has to save what it is at
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Job:
         name: its folder below the chain's.
         arguments: after `visrep`; `out=` is added.
         needs: jobs that must be done first.
-        seconds: what it takes on one core of the machine it was written on; only for the bar.
+        seconds: what it takes on one core of the machine it was written on; only for the bar,
+            which soon goes by what is measured.
         tolerated: exit codes that end the job and those that need it, but not the chain.
     """
 
@@ -66,24 +71,40 @@ def command_of(job: Job, out: Path) -> list[str]:
 def run_all(jobs: Sequence[Job], out: Path, *, slots: int) -> None:
     """Run the jobs, `slots` at a time, each when its needs are met, under one progress bar.
 
-    What needs a job that ended with a code it tolerates is left out.
+    What needs a job that ended with a code it tolerates is left out. When the chain ends early,
+    its jobs have ended before.
 
     Raises:
         UserError: a job failed; its last line is repeated and its log named.
+        ConfigError: another command works in `out`.
+        Interrupted: a signal came.
     """
+    lock.hold(out)
     names = {job.name for job in jobs}
     assert all(names.issuperset(job.needs) for job in jobs), "a need that is no job of the chain"
     waiting = list(jobs)
     done: set[str] = set()
     running: dict[Future[int | None], tuple[Job, float]] = {}
-    total = sum(job.seconds for job in jobs)
+    pace, started = Pace(), time.time()
     bar = tqdm(
-        total=round(total),
+        total=100,
         bar_format="{percentage:3.0f}% |{bar:30}| {elapsed}{postfix}",
         file=sys.stdout,
         disable=not sys.stdout.isatty(),  # in a file, the line of each finished step tells the rest
     )
-    finished = 0.0
+
+    def left() -> float:
+        now = time.time()
+        rests = {
+            job.name: pace.rest(job, now - begun, stated(out / job.name, since=begun))
+            for job, begun in running.values()
+        }
+        return pace.left(waiting, rests, slots=slots)
+
+    def share(left: float) -> float:
+        spent = time.time() - started
+        return 100 * spent / max(spent + left, 1e-9)
+
     with ThreadPoolExecutor(slots) as pool:
         try:
             while waiting or running:
@@ -91,42 +112,52 @@ def run_all(jobs: Sequence[Job], out: Path, *, slots: int) -> None:
                     if len(running) == slots:
                         break
                     waiting.remove(job)
-                    running[pool.submit(_run, job, out)] = (job, time.monotonic())
+                    running[pool.submit(_run, job, out)] = (job, time.time())
                 ready, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
                 for future in ready:
                     job, begun = running.pop(future)
                     code = future.result()
-                    finished += job.seconds
-                    if code is None:
-                        took = "there already"
-                    elif code:
-                        took = f"ended with code {code}"
-                    else:
-                        took = f"{time.monotonic() - begun:.0f} s"
+                    seconds = time.time() - begun
+                    took = f"ended with code {code}" if code else f"{seconds:.0f} s"
                     if code:
                         lost = _users(job, waiting)
                         waiting = [other for other in waiting if other not in lost]
-                        finished += sum(other.seconds for other in lost)
                     else:
                         done.add(job.name)
-                    left = f"{100 * finished / total:.0f} %, eta {_eta(total - finished, slots)}"
-                    line = f"  {job.name:32} {_outcome(out, job):24} {took:>14}   {left}"
+                    if code == 0:
+                        pace.finished(job, seconds)
+                    elif code is None:
+                        took = "there already"
+                    rest = left()
+                    told = f"{share(rest):.0f} %, eta {rest / 60:.1f} min"
+                    line = f"  {job.name:32} {_outcome(out, job):24} {took:>14}   {told}"
                     bar.write(line.rstrip(), file=sys.stdout)
                     sys.stdout.flush()
-                partly = sum(
-                    min(time.monotonic() - begun, 0.95 * job.seconds)
-                    for job, begun in running.values()
-                )
-                bar.n = min(round(finished + partly), round(total))
-                bar.set_postfix_str(f"eta {_eta(total - finished - partly, slots)}", refresh=False)
+                rest = left()
+                bar.n = round(share(rest))
+                bar.set_postfix_str(f"eta {rest / 60:.1f} min", refresh=False)
                 bar.refresh()
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(_processes):
-                process.terminate()
+            _end(running)
+            if isinstance(error, signals.Interrupted):
+                error.note = "its jobs have ended, the same command goes on"
             raise
         finally:
             bar.close()
+
+
+def _end(running: Collection[Future[int | None]]) -> None:
+    """End the jobs that run: those that train save a snapshot, and none outlives the chain."""
+    told: dict[subprocess.Popen[bytes], float] = {}
+    while not all(future.done() for future in running):
+        for process in list(_processes):
+            if process not in told:
+                process.terminate()
+                told[process] = time.monotonic()
+            elif time.monotonic() - told[process] > GRACE:
+                process.kill()
+        wait(running, timeout=0.2)
 
 
 def _users(job: Job, jobs: Sequence[Job]) -> list[Job]:
@@ -136,10 +167,6 @@ def _users(job: Job, jobs: Sequence[Job]) -> list[Job]:
         if lost.intersection(other.needs):
             lost.add(other.name)
     return [other for other in jobs if other.name in lost]
-
-
-def _eta(seconds: float, slots: int) -> str:
-    return f"{max(seconds, 0) / slots / 60:.1f} min"
 
 
 _processes: set[subprocess.Popen[bytes]] = set()
@@ -169,7 +196,7 @@ def _run(job: Job, out: Path) -> int | None:
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", signals.PARENT: str(os.getpid())},
         )
         _processes.add(process)
         code = process.wait()

@@ -3,21 +3,26 @@
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
+from visrep.data.depth import parse_depth
 from visrep.data.images import read_image
 
 
-def embedded(path: str | Path, kind: str, *, largest: int | None = None) -> str:
+def embedded(path: str | Path, kind: str, *, largest: int | None = None, depth: Any = None) -> str:
     """An image file, decoded and encoded again as `kind` png or jpeg, so that it is an image.
 
-    Of more than `largest` pixels a side it is made smaller.
+    Of more than `largest` pixels a side it is made smaller. `depth` as a file of predictions has
+    it; those of earlier versions have none.
 
     Raises:
+        ConfigError: that is no depth.
         BrokenImage: it is none.
     """
-    image = Image.fromarray(read_image(path).permute(1, 2, 0).numpy())
+    pixels = read_image(path, depth=parse_depth(depth or "auto"))
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     if largest:
         image.thumbnail((largest, largest))
     stream = io.BytesIO()

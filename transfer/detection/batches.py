@@ -6,6 +6,7 @@ mirroring are functions of (seed, step), so a resumed run sees what an uninterru
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,16 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from visrep import dist
 from visrep.d2.recipe import DetectionRecipe, check_batch
 from visrep.data.detection import Box, DetectionDataset, ImageRecord, trainable
+from visrep.data.images import BrokenImage, UnknownRange
+from visrep.data.workers import Fetched
 from visrep.seeds import derive_seed, epoch_order, generator
+
+_TRIES = 100  # broken images in a row
 
 
 class TrainingBatches:
@@ -35,13 +40,15 @@ class TrainingBatches:
 
     Raises:
         ConfigError: the batch does not divide over the processes.
-        UserError: no image has a box, or a box lacks a mask that is needed.
+        UserError: no image has a box, or a box lacks a mask that is needed; while it is iterated,
+            more images are broken than `dataset.broken` tolerates.
     """
 
     def __init__(
         self, dataset: DetectionDataset, *, recipe: DetectionRecipe, seed: int, workers: int = 0
     ) -> None:
         self.records = trainable(dataset, masks=recipe.masks)
+        self.broken = dataset.broken
         self.recipe = recipe
         self.seed = seed
         self.workers = workers
@@ -75,15 +82,18 @@ class TrainingBatches:
             labels n (from 1 on; 0 is the background) and, with masks, masks n x H x W (uint8);
             size: images; seed: the step's.
         """
-        loader = DataLoader(
+        share = self.slice.stop - self.slice.start
+        loader = Fetched(
             _Samples(self),
+            workers=self.workers,
+            item_bytes=share * sample_bytes(self.records, self.recipe),
             batch_sampler=_Shares(self, start_step),
-            num_workers=self.workers,
             collate_fn=list,
-            prefetch_factor=2 if self.workers else None,
         )
         for step, samples in enumerate(loader, start=start_step):
-            images, targets = zip(*samples, strict=True)
+            images, targets, broken = zip(*samples, strict=True)
+            for error in chain.from_iterable(broken):
+                self.broken.record(error.file, error.reason)
             yield {
                 "images": list(images),
                 "targets": list(targets),
@@ -91,16 +101,35 @@ class TrainingBatches:
                 "seed": derive_seed(self.seed, "regions", step, dist.rank()),
             }
 
-    def sample(self, position: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Image and target at a position of the stream, resized and perhaps mirrored."""
-        epoch, place = divmod(position, len(self.records))
-        record = self.records[self._order(epoch)[place]]
+    def sample(self, position: int) -> tuple[Tensor, dict[str, Tensor], list[BrokenImage]]:
+        """Image and target at a position of the stream, resized and perhaps mirrored.
+
+        Broken images, which come third, give way to the next that can be read.
+        """
         random = generator(self.seed, "sample", position)
         choice = int(torch.randint(len(self.recipe.train_sizes), (), generator=random))
         mirrored = self.recipe.flip and bool(torch.rand((), generator=random) < 0.5)
-        image = load(record, short=self.recipe.train_sizes[choice], most=self.recipe.max_size)
+        size = {"short": self.recipe.train_sizes[choice], "most": self.recipe.max_size}
+        record, image, broken = self._readable(position, size)
         target = truth(record, image.shape[-2:], masks=self.recipe.masks)
-        return mirror(image, target) if mirrored else (image, target)
+        if mirrored:
+            image, target = mirror(image, target)
+        return image, {**target, "boxes": target["boxes"].float()}, broken
+
+    def _readable(
+        self, position: int, size: dict[str, int]
+    ) -> tuple[ImageRecord, Tensor, list[BrokenImage]]:
+        epoch, place = divmod(position, len(self.records))
+        order = self._order(epoch)
+        broken: list[BrokenImage] = []
+        for index in [*order[place:], *order[:place]][:_TRIES]:
+            try:
+                return self.records[index], load(self.records[index], **size), broken
+            except UnknownRange:
+                raise
+            except BrokenImage as error:
+                broken.append(error)
+        raise broken[0]
 
     def _order(self, epoch: int) -> list[int]:
         if epoch not in self._orders:
@@ -113,7 +142,7 @@ class _Samples(Dataset):
     def __init__(self, batches: TrainingBatches) -> None:
         self.batches = batches
 
-    def __getitem__(self, position: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def __getitem__(self, position: int) -> tuple[Tensor, dict[str, Tensor], list[BrokenImage]]:
         return self.batches.sample(position)
 
 
@@ -128,6 +157,13 @@ class _Shares:
         for step, members in enumerate(self.batches.members()):
             if step >= self.start_step:
                 yield members[self.batches.slice]
+
+
+def sample_bytes(records: Sequence[ImageRecord], recipe: DetectionRecipe) -> int:
+    """Of a training image at its largest, with as many masks as an image has on average."""
+    short, most = max(recipe.train_sizes), recipe.max_size
+    masks = sum(len(record.boxes) for record in records) / len(records) if recipe.masks else 0
+    return int(min(short, most) * most * (3 + masks))
 
 
 def load(record: ImageRecord, *, short: int, most: int) -> Tensor:
@@ -154,13 +190,15 @@ def resized(height: int, width: int, *, short: int, most: int) -> tuple[int, int
 def truth(record: ImageRecord, size: Sequence[int], *, masks: bool) -> dict[str, Tensor]:
     """Boxes, labels (from 1 on) and masks of an image that was resized to `size`.
 
-    Crowd boxes are left out; difficult ones are objects like any other, as in Detectron2.
+    Crowd boxes are left out; difficult ones are objects like any other, as in Detectron2. Boxes are
+    float64, as it scales and mirrors them: all anchors around a box overlap it alike, and which of
+    them is the best hangs on the last bit of the box.
     """
     height, width = size
-    scale = torch.tensor([width / record.width, height / record.height] * 2)
-    limit = torch.tensor([width, height, width, height], dtype=torch.float32)
+    scale = torch.tensor([width / record.width, height / record.height] * 2, dtype=torch.float64)
+    limit = torch.tensor([width, height, width, height], dtype=torch.float64)
     kept: list[Box] = [box for box in record.boxes if not box.crowd]
-    boxes = torch.tensor([list(box.xyxy) for box in kept], dtype=torch.float32).reshape(-1, 4)
+    boxes = torch.tensor([list(box.xyxy) for box in kept], dtype=torch.float64).reshape(-1, 4)
     boxes = torch.minimum((boxes * scale).clamp(min=0), limit)
     labels = torch.tensor([box.category + 1 for box in kept], dtype=torch.int64)
     target = {"boxes": boxes, "labels": labels}

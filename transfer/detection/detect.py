@@ -1,4 +1,5 @@
-"""`visrep detect weights=encoder.safetensors task=scenes out=DIR`: finetune, measure.
+"""`visrep detect weights=encoder.safetensors task=scenes out=DIR`: finetune, keep, measure.
+`visrep detect detector=DIR detection=scenes out=DIR2`: measure a detector that was kept.
 
 The encoder is trained with a Faster R-CNN (outputs=masks: Mask R-CNN) as the task says, on
 detection.train, by Detectron2 or by torchvision, and the result is measured on detection.test: VOC
@@ -10,21 +11,27 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
-from visrep import dist
+from visrep import dist, groups
 from visrep.config import instantiate
 from visrep.d2 import installed
 from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
-from visrep.data.detection import DetectionDataset
+from visrep.data import identity
+from visrep.data.detection import DetectionDataset, readiness
 from visrep.engine.run import Run, open_run
-from visrep.errors import ConfigError, UserError
+from visrep.errors import ConfigError
 from visrep.files import write_text
 from visrep.nn.resnet import ResNet
-from visrep.transfer.detection import engine_d2, engine_tv, prediction
+from visrep.paths import config_dir
+from visrep.transfer.detection import detector_file, engine_d2, engine_tv, prediction, translation
+from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.evaluation.coco import evaluate_coco
 from visrep.transfer.detection.evaluation.voc import FORMS, evaluate_voc
 from visrep.transfer.detection.prediction import Prediction
@@ -32,11 +39,46 @@ from visrep.transfer.frozen.features import frozen_encoder
 
 # What an engine can learn -> the task that its records name.
 OUTPUTS = {"boxes": "detection", "masks": "instance"}
+# What can be said of a measurement; all else is the detector's own.
+OF_MEASURING = (
+    *("detection", "detector", "out", "engine", "workers", "log_every", "snapshot_every"),
+    *("resume", "seed", "device", "threads", "overwrite", "max_broken"),
+)
 INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 
 
 def main(cfg: DictConfig) -> None:
-    """Train, predict, measure, record."""
+    """Train and keep a detector, or take one that was kept; predict, measure, record."""
+    resolve(cfg)
+    if cfg.detector is not None:
+        _measure_kept(cfg)
+    else:
+        _train_and_measure(cfg)
+
+
+def resolve(cfg: DictConfig) -> DictConfig:
+    """`cfg`, which names what it must.
+
+    Raises:
+        ConfigError: neither weights= nor detector=, or both; weights= without a task; detector=
+            with one, or with a setting of one.
+    """
+    if (cfg.weights is None) == (cfg.detector is None):
+        raise ConfigError(
+            "give weights=, an encoder to train a detector from, or detector=, one that was kept"
+        )
+    if cfg.detector is None and cfg.get("task") is None:
+        raise ConfigError(f"give a value: task=..., one of {', '.join(groups.choices('task'))}")
+    if cfg.detector is not None:
+        usual: Any = OmegaConf.load(config_dir() / "detect.yaml")
+        own = [key for key in cfg if key not in OF_MEASURING and cfg[key] != usual.get(key)]
+        own = ["task"] if "task" in own else own
+        if own:
+            raise ConfigError(f"detector= brings its own {', '.join(map(str, own))}: leave it out")
+    return cfg
+
+
+def _train_and_measure(cfg: DictConfig) -> None:
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     recipe = DetectionRecipe.read({str(key): value for key, value in config.items()})
@@ -47,46 +89,130 @@ def main(cfg: DictConfig) -> None:
     run.log.info("engine: %s (%s)", engine, reason)
     train, test = read_data(cfg)
     for dataset in (train, test):
-        run.log.info(
-            "%s: %d images, %d boxes, %d problems reported",
-            dataset.name,
-            len(dataset.records),
-            sum(len(record.boxes) for record in dataset.records),
-            len(dataset.skipped),
-        )
-    encoder, preprocess, sha256 = frozen_encoder(cfg.weights, init=cfg.init, seed=run.seed)
-    settings: dict[str, Any] = {
-        "encoder": coarser(encoder, cfg.stem_stride, run),
-        "preprocess": preprocess,
-        "dataset": train,
-        "recipe": recipe,
-        "run": run,
-        "workers": int(cfg.workers),
-        "precision": str(cfg.precision),
-        "snapshot_every": int(cfg.snapshot_every),
-        "log_every": int(cfg.log_every),
-    }
-    started = time.perf_counter()
-    if engine == "detectron2":
-        detector = engine_d2.train(**settings, opts=list(cfg.d2_opts))
+        _announce(run, dataset)
+    run.know_data(identity.of_detection(train))
+    # Training is over where its detector is kept, whatever was cut short after it.
+    kept = detector_file.find(run.out)
+    if kept is not None:
+        file = detector_file.read(kept)
+        run.log.info("trained already: %s", kept)
+        detector = loaded(file, engine, run)
     else:
-        detector = engine_tv.train(**settings)
-    run.log.info("trained %d iterations in %.1f s", recipe.iterations, _since(started))
+        encoder, preprocess, sha256 = frozen_encoder(cfg.weights, init=cfg.init, seed=run.seed)
+        encoder = coarser(encoder, cfg.stem_stride, run)
+        settings: dict[str, Any] = {
+            "encoder": encoder,
+            "preprocess": preprocess,
+            "dataset": train,
+            "recipe": recipe,
+            "run": run,
+            "workers": int(cfg.workers),
+            "precision": str(cfg.precision),
+            "snapshot_every": int(cfg.snapshot_every),
+            "log_every": int(cfg.log_every),
+        }
+        started = time.perf_counter()
+        if engine == "detectron2":
+            detector = engine_d2.train(**settings, opts=list(cfg.d2_opts))
+        else:
+            detector = engine_tv.train(**settings)
+        run.log.info("trained %d iterations in %.1f s", recipe.iterations, _since(started))
+        file = DetectorFile(
+            engine=engine,
+            recipe=detector_file.plain_recipe(recipe),
+            backbone=encoder.spec,
+            preprocess=preprocess.to_dict(),
+            classes=list(train.classes),
+            encoder=sha256,
+            init=str(cfg.init),
+            config=detector.config.dump() if engine == "detectron2" else "",
+            opts=list(cfg.d2_opts),
+            tensors=detector.state(),
+        )
+        if dist.is_main():
+            run.log.info("wrote %s", detector_file.save(run.out, file))
+    _predict_and_measure(run, detector, test, file, engine=engine)
+
+
+def _measure_kept(cfg: DictConfig) -> None:
+    file = detector_file.read(cfg.detector)
+    kept, out = Path(cfg.detector).resolve(), Path(cfg.out).resolve()
+    if out in (kept, *kept.parents):
+        raise ConfigError(f"the detector is in out={cfg.out}: choose another out= to measure into")
+    engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
+    run = open_run(cfg)
+    masks = file.recipe["outputs"] == "masks"
+    test = _part(cfg, "test", masks=masks)
+    if test is None:
+        raise ConfigError("a detector is measured on detection.test: choose data that have it")
+    test = readiness.measurable(test, masks=masks, max_broken=float(cfg.max_broken))
+    if set(test.classes) <= set(file.classes):
+        test = readiness.reindexed(test, file.classes)
+    detector = loaded(file, engine, run)
+    run.log.info("%s: task %s, trained by %s", cfg.detector, file.recipe["task"], file.engine)
+    run.log.info("engine: %s (%s)", engine, reason)
+    _announce(run, test)
+    _predict_and_measure(run, detector, test, file, engine=engine)
+
+
+def loaded(file: DetectorFile, engine: str, run: Run) -> Any:
+    """The detector of `file` in `engine`, with `predict_all`.
+
+    Raises:
+        ConfigError: it was trained by the other engine, and this one cannot run it.
+        UserError: the file does not hold what it names.
+    """
+    if engine == "detectron2":
+        if file.engine != engine:
+            file = translation.to_detectron2(file)
+            file.config = engine_d2.config_of(file, run)
+        return engine_d2.load(file, run)
+    file = file if file.engine == engine else translation.to_torchvision(file)
+    return engine_tv.load(file, run.device)
+
+
+def _announce(run: Run, dataset: DetectionDataset) -> None:
+    run.log.info(
+        "%s: %d images, %d boxes, %d problems reported",
+        dataset.name,
+        len(dataset.records),
+        sum(len(record.boxes) for record in dataset.records),
+        len(dataset.skipped),
+    )
+
+
+def _predict_and_measure(
+    run: Run, detector: Any, test: DetectionDataset, file: DetectorFile, *, engine: str
+) -> None:
+    names = by_name(file.classes, test)
     started = time.perf_counter()
     predictions = _gathered(run, test, lambda share: detector.predict_all(share))
-    run.log.info("predicted %d images in %.1f s", len(test.records), _since(started))
-    if dist.is_main():
-        prediction.save(run.out / "predictions.json", dataset=test, predictions=predictions)
-        measure(
-            run,
-            test,
-            predictions,
-            recipe=recipe,
-            engine=engine,
-            weights=sha256,
-            init=str(cfg.init),
+    run.log.info("predicted %d images in %.1f s", len(predictions), _since(started))
+    if not dist.is_main():
+        return  # measuring takes its time, and the others have nothing to wait for
+    test = prediction.predicted(test, predictions)
+    for found in predictions.values():
+        found.labels = names[found.labels]
+    prediction.save(run.out / "predictions.json", dataset=test, predictions=predictions)
+    recipe = DetectionRecipe(**file.recipe)
+    about = {"weights": file.encoder, "init": file.init, "detector": file.sha256}
+    measure(run, test, predictions, recipe=recipe, engine=engine, **about)
+
+
+def by_name(classes: Sequence[str], dataset: DetectionDataset) -> Tensor:
+    """For each of the detector's `classes`, its number in `dataset`, int64.
+
+    Raises:
+        ConfigError: they do not have the same classes.
+    """
+    absent = [name for name in classes if name not in dataset.classes]
+    absent += [name for name in dataset.classes if name not in classes]
+    if absent:
+        raise ConfigError(
+            f"the detector and {dataset.name} do not have the same classes: only one of them has "
+            f"{', '.join(absent[:5])}; measure on data that are labelled alike"
         )
-    dist.barrier()
+    return torch.tensor([dataset.classes.index(name) for name in classes])
 
 
 def choose_engine(asked: str) -> tuple[str, str]:
@@ -142,20 +268,25 @@ def coarser(encoder: ResNet, stem_stride: int | None, run: Run) -> ResNet:
 
 
 def read_data(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
-    """detection.train and detection.test, which must have the same classes."""
-    train, test = instantiate(cfg.detection.train), instantiate(cfg.detection.test)
+    """detection.train and detection.test, looked at before the first step; classes by name."""
+    masks = cfg.outputs == "masks"
+    train, test = (_part(cfg, name, masks=masks) for name in ("train", "test"))
     if train is None or test is None:
         raise ConfigError("detection needs data to train and to test on: choose both")
-    if train.classes != test.classes:
-        raise ConfigError(
-            f"{train.name} and {test.name} have different classes ({len(train.classes)} and "
-            f"{len(test.classes)}): name the classes, or use two parts of one data set"
-        )
-    ids = [record.id for record in test.records]
-    if len(set(ids)) < len(ids):
-        double = next(each for each in ids if ids.count(each) > 1)
-        raise UserError(f"{test.name}: two images are called {double!r}; rename one of them")
-    return train, test
+    return readiness.ready(
+        train,
+        test,
+        chosen=cfg.detection.get("classes") is not None,
+        masks=masks,
+        max_broken=float(cfg.max_broken),
+    )
+
+
+def _part(cfg: DictConfig, name: str, *, masks: bool) -> DetectionDataset | None:
+    """detection.train or .test, without masks where none is wanted and its reader can do so."""
+    node = cfg.detection[name]
+    optional = node is not None and "masks" in node
+    return instantiate(node, **({"masks": masks and node.masks} if optional else {}))
 
 
 def measure(
@@ -167,8 +298,10 @@ def measure(
     engine: str,
     weights: str,
     init: str,
+    detector: str,
 ) -> None:
     """Compute every metric; log it, append its record, write `per_class.json`."""
+    left_out = {"left_out": sorted(dataset.broken.files)} if dataset.broken.files else {}
 
     def record(metric: str, value: float, form: str, **extra: Any) -> None:
         run.record(
@@ -182,7 +315,9 @@ def measure(
             recipe=recipe.task,
             head=recipe.head,
             iterations=recipe.iterations,
+            detector=detector,
             form=form,
+            **left_out,
             **extra,
         )
 

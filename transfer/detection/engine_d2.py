@@ -5,31 +5,33 @@ hooks of ours, and the evaluation is ours, from memory. A net that its ResNet ho
 others run in the backbone of `visrep.d2.backbone`. Detectron2 is imported inside functions only.
 """
 
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from visrep import dist
+from visrep import dist, signals
 from visrep.d2 import heads
 from visrep.d2.backbone import add_visrep_config
-from visrep.d2.data import dataset_dict, mapper, register, training_loader
+from visrep.d2.data import dataset_dict, mapper, register
+from visrep.d2.loader import TrainingLoader
 from visrep.d2.log import diverged, logged_to
 from visrep.d2.recipe import DetectionRecipe
 from visrep.d2.settings import detection_settings, merge, norm_name
 from visrep.d2.weights import place
 from visrep.data.detection import DetectionDataset, trainable
 from visrep.data.preprocess import Preprocess
-from visrep.engine import snapshot
+from visrep.engine import parallel, snapshot
 from visrep.engine.precise_bn import reestimate
-from visrep.engine.run import Interrupted, Run
+from visrep.engine.run import Run
 from visrep.engine.writers import Meter
-from visrep.errors import ConfigError
+from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
 from visrep.seeds import derive_seed
+from visrep.transfer.detection import detector_file, prediction
+from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.masks import to_rle
 from visrep.transfer.detection.prediction import Prediction
 from visrep.weights.encoder_file import EncoderFile
@@ -49,15 +51,16 @@ class Detector:
         self.config = config
         self.out = Path(config.OUTPUT_DIR)
 
+    def state(self) -> dict[str, Tensor]:
+        """All that a file must keep."""
+        return self.model.state_dict()
+
     @torch.no_grad()
     def predict_all(self, dataset: DetectionDataset) -> dict[str, Prediction]:
         """Detections in every image of `dataset`, by image id."""
         with logged_to(self.out):
             read = mapper(self.config, training=False)
-            return {
-                record.id: self._prediction(read(dataset_dict(record)))
-                for record in dataset.records
-            }
+            return prediction.each(dataset, lambda r: self._prediction(read(dataset_dict(r))))
 
     def _prediction(self, image: dict[str, Any]) -> Prediction:
         found = self.model([image])[0]["instances"].to("cpu")
@@ -93,40 +96,115 @@ def train(
     from detectron2.engine import hooks
     from detectron2.modeling import build_model
     from detectron2.solver import build_lr_scheduler
-    from detectron2.utils.env import seed_all_rng
 
     trainable(dataset, masks=recipe.masks)
     cfg = configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
-    found = snapshot.latest(run.out / "snapshots")
+    must = run.config.get("resume") == "must"
+    found = snapshot.latest(run.out / "snapshots", required=must)
     start, state = found or (0, {})
+    if run.data is not None and "data" in state:
+        run.data.changed_since(state["data"], run.out)
     with logged_to(run.out), diverged():
-        seed_all_rng(derive_seed(run.seed, "detectron2", start, dist.rank()) % 2**31)
+        _seed(run, "weights")
         model = build_model(cfg)
         place(model, encoder)
         optimizer = _optimizer(cfg, model)
-        loader = training_loader(cfg, seed=derive_seed(run.seed, "order", start) % 2**31)
+        order = derive_seed(run.seed, "order")
+        loader = TrainingLoader(cfg, seed=order, start=start, broken=dataset.broken)
         trainer = _trainer(precision, run, _distributed(model), loader, optimizer)
         schedule = build_lr_scheduler(cfg, optimizer)
         if found:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
-            run.log.info("resumed from iteration %d; the order of images is a new one", start)
+            run.log.info("resumed from iteration %d", start)
+            before = state.get("total_steps", recipe.iterations)
+            if before != recipe.iterations:
+                run.log.info(
+                    "the run has %d iterations instead of %d: its learning rate goes on by the "
+                    "schedule of the longer one",
+                    recipe.iterations,
+                    before,
+                )
 
         def save(step: int) -> None:
             parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-            state = {name: dict(part.state_dict()) for name, part in parts.items()}
+            state: dict[str, Any] = {name: dict(part.state_dict()) for name, part in parts.items()}
+            state |= {"total_steps": recipe.iterations, "meter": meter.state()}
+            if run.data is not None:
+                state["data"] = run.data.digest
             snapshot.save(run.out / "snapshots", step, state)
             dist.barrier()
 
-        report = _report(run, recipe, start=start, log_every=log_every)
-        keep = _keep(save, every=snapshot_every)
-        trainer.register_hooks([hooks.LRScheduler(optimizer, schedule), report, keep])
-        trainer.train(start, cfg.SOLVER.MAX_ITER)
+        # Detectron2 brings the losses together itself, on the main process only.
+        meter = Meter(start=start, total=recipe.iterations, shared=False)
+        if "meter" in state:  # not before 0.3
+            meter.load(state["meter"])
+        report = _report(run, recipe, meter, start=start, log_every=log_every)
+        with signals.held() as held:
+            keep = _keep(save, held, every=snapshot_every)
+            rates = hooks.LRScheduler(optimizer, schedule)
+            trainer.register_hooks([_seeded(run), rates, report, keep])
+            trainer.train(start, cfg.SOLVER.MAX_ITER)
         if recipe.precise_bn:
             run.log.info("precise batch norm: statistics from %d batches", recipe.precise_bn)
-            _precise(trainer, recipe.precise_bn)
+            loader = TrainingLoader(
+                cfg, seed=order, start=cfg.SOLVER.MAX_ITER, broken=dataset.broken
+            )
+            _seed(run, cfg.SOLVER.MAX_ITER)
+            _precise(trainer.model, loader, recipe.precise_bn)
     return Detector(model, cfg)
+
+
+def load(file: DetectorFile, run: Run) -> Detector:
+    """The model of a file of this engine, in eval mode, as the config in it says.
+
+    Raises:
+        UserError: its config is none of this Detectron2, or its tensors are those of another net.
+    """
+    from detectron2.config import CfgNode, get_cfg
+    from detectron2.modeling import build_model
+
+    cfg = get_cfg()
+    add_visrep_config(cfg)
+    heads.register()
+    try:
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(file.config))
+    except (KeyError, AssertionError, ValueError) as error:
+        raise UserError(f"the detector's config: {error}: is it of another Detectron2?") from error
+    cfg.merge_from_list(["MODEL.DEVICE", str(run.device), "OUTPUT_DIR", str(run.out)])
+    _alone(cfg)
+    cfg.freeze()
+    with logged_to(run.out):
+        model = build_model(cfg)
+        detector_file.fill(model, file)
+    return Detector(model, cfg)
+
+
+def config_of(file: DetectorFile, run: Run) -> str:
+    """The config of a detector that the other engine has trained, as yaml.
+
+    Raises:
+        ConfigError: Detectron2 cannot run the net.
+    """
+    made = configure(
+        ResNet(**file.backbone),
+        Preprocess.from_dict(file.preprocess),
+        DetectionDataset(name="measured", classes=file.classes, records=[], skipped=[]),
+        DetectionRecipe(**file.recipe),
+        run=run,
+        workers=0,
+    )
+    return made.dump()
+
+
+def _alone(node: Any) -> None:
+    """Norms that share statistics over processes as plain ones: the same net in eval mode."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            _alone(value)
+        elif key == "NORM" and value in ("SyncBN", "naiveSyncBN"):
+            node[key] = "BN"
 
 
 def configure(
@@ -206,28 +284,44 @@ def _trainer(precision: str, run: Run, model: nn.Module, loader: Any, optimizer:
     return AMPTrainer(model, loader, optimizer, grad_scaler=scaler, precision=torch.bfloat16)
 
 
-def _report(run: Run, recipe: DetectionRecipe, *, start: int, log_every: int) -> Any:
+def _seed(run: Run, of: int | str) -> None:
+    """Torch's draws, of fresh weights and of anchors and regions, from now on."""
+    torch.manual_seed(derive_seed(run.seed, "detectron2", of, dist.rank()))
+
+
+def _seeded(run: Run) -> Any:
+    """A hook that makes what an iteration draws a function of its number."""
+    from detectron2.engine import HookBase
+
+    class Seeded(HookBase):
+        def before_step(self) -> None:
+            _seed(run, self.trainer.iter)
+
+    return Seeded()
+
+
+def _report(run: Run, recipe: DetectionRecipe, meter: Meter, *, start: int, log_every: int) -> Any:
     """A hook that hands Detectron2's losses to our writers."""
     from detectron2.engine import HookBase
 
     class Report(HookBase):
         def before_train(self) -> None:
             self.writers = run.writers(total=recipe.iterations, label="detect")
-            self.meter = Meter(start=start, total=recipe.iterations)
+            meter.start(start)
             for writer in self.writers:
                 writer.rewind(start)
 
         def after_step(self) -> None:
-            if not dist.is_main():  # Detectron2 notes the losses on the main process only
+            if not dist.is_main():
                 return
             step = self.trainer.iter + 1
             latest = {k: v for k, (v, _) in self.trainer.storage.latest().items()}
             losses = {k: v for k, v in latest.items() if k.startswith("loss_")}
-            self.meter.add({"loss": latest["total_loss"], **losses})
-            self.meter.images += recipe.batch_size
-            self.meter.data_time += latest.get("data_time", 0.0)
+            meter.add({"loss": latest["total_loss"], **losses})
+            meter.images += recipe.batch_size
+            meter.data_time += latest.get("data_time", 0.0)
             if step % log_every == 0 or step == recipe.iterations:
-                metrics = self.meter.read(step)
+                metrics = meter.read(step)
                 metrics["lr"] = latest["lr"]
                 for writer in self.writers:
                     writer.write(step, metrics)
@@ -239,34 +333,28 @@ def _report(run: Run, recipe: DetectionRecipe, *, start: int, log_every: int) ->
     return Report()
 
 
-def _keep(save: Any, *, every: int) -> Any:
-    """A hook that saves snapshots, and saves one and stops when a signal asks for it."""
+def _keep(save: Any, held: signals.Held, *, every: int) -> Any:
+    """A hook that saves snapshots, also at the end, and saves one and stops when `held` says so."""
     from detectron2.engine import HookBase
 
     class Keep(HookBase):
         def before_train(self) -> None:
-            self.asked: list[int] = []
-            self.handlers = {}
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                handler = signal.signal(signum, lambda number, _frame: self.asked.append(number))
-                self.handlers[signum] = handler
+            self.agreement = parallel.Agreement()
 
         def after_step(self) -> None:
             step = self.trainer.iter + 1
-            if self.asked or (every and step % every == 0):
+            asked = self.agreement.on(held.signum)
+            last = step == self.trainer.max_iter
+            if asked or (every and (step % every == 0 or last)):
                 save(step)
-            if self.asked:
-                raise Interrupted(self.asked[0])
-
-        def after_train(self) -> None:
-            for signum, handler in self.handlers.items():
-                signal.signal(signum, handler)
+            if asked:
+                raise signals.Interrupted(asked, signals.SAVED)
 
     return Keep()
 
 
-def _precise(trainer: Any, count: int) -> None:
+def _precise(model: nn.Module, loader: TrainingLoader, count: int) -> None:
     from detectron2.utils.events import EventStorage
 
     with EventStorage():  # the model's losses are noted there, by Detectron2's design
-        reestimate(trainer.model, iter(trainer.data_loader), count=count, forward=trainer.model)
+        reestimate(model, iter(loader), count=count, forward=model)

@@ -20,7 +20,9 @@ from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.resnet import ResNet
+from visrep.transfer.detection import detector_file
 from visrep.transfer.detection.batches import TrainingBatches
+from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.tv_detector import Detector
 
 
@@ -80,6 +82,8 @@ def train(
         precision=precision,
         snapshot_every=snapshot_every,
         log_every=log_every,
+        resume=run.config.get("resume", "never"),
+        data=run.data,
         writers=run.writers(total=recipe.iterations, label="detect"),
     )
     trainer.fit()
@@ -88,3 +92,25 @@ def train(
         stream = batches.iterate(recipe.iterations)
         reestimate(task, stream, count=recipe.precise_bn, forward=task)
     return detector.eval()
+
+
+def load(file: DetectorFile, device: torch.device) -> Detector:
+    """The detector of a file of this engine, in eval mode.
+
+    Raises:
+        UserError: its tensors are those of another net than it names.
+    """
+    detector = empty(file)
+    detector_file.fill(detector, file)
+    return detector.to(device).eval()
+
+
+def empty(file: DetectorFile) -> Detector:
+    """The net that `file` names, without its tensors."""
+    return Detector(
+        encoder=ResNet(**file.backbone),
+        classes=len(file.classes),
+        recipe=DetectionRecipe(**file.recipe),
+        preprocess=Preprocess.from_dict(file.preprocess),
+        seed=0,
+    )

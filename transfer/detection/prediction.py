@@ -1,15 +1,17 @@
 """What a detector found in an image, and the file that keeps it."""
 
+import contextlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from visrep.data.detection import DetectionDataset
+from visrep.data.detection import DetectionDataset, ImageRecord
+from visrep.data.images import BrokenImage
 from visrep.errors import UserError
 from visrep.files import write_text
 
@@ -31,14 +33,40 @@ class Prediction:
     masks: list[dict[str, Any]] | None = None
 
 
+def each(
+    dataset: DetectionDataset, predict: Callable[[ImageRecord], Prediction]
+) -> dict[str, Prediction]:
+    """`predict` of every image, by id, without those whose file turns out to be broken."""
+    found = {}
+    for record in dataset.records:
+        with contextlib.suppress(BrokenImage):
+            found[record.id] = predict(record)
+    return found
+
+
+def predicted(dataset: DetectionDataset, predictions: Mapping[str, Prediction]) -> DetectionDataset:
+    """`dataset` without the images that `each` left out, which its `.broken` counts.
+
+    Raises:
+        UserError: they are more than it tolerates.
+    """
+    for record in dataset.records:
+        if record.id not in predictions:
+            try:
+                record.image()
+            except BrokenImage as error:
+                dataset.broken.record(error.file, error.reason)
+    return replace(dataset, records=[r for r in dataset.records if r.id in predictions])
+
+
 def save(
     path: str | Path, *, dataset: DetectionDataset, predictions: Mapping[str, Prediction]
 ) -> None:
     """Write `predictions` (by image id) as JSON.
 
     One object: `dataset`, `classes`, and `images`, each with `id`, `file`, `height`, `width`,
-    `boxes`, `scores`, `labels` and, where there are any, `masks`, sorted by falling score; and
-    `truth`, the annotated `boxes` and `labels`.
+    `depth` (how the file is to be read); `boxes`, `scores`, `labels` and, where there are any,
+    `masks`, sorted by falling score; and `truth`, the annotated `boxes` and `labels`.
     """
     images = []
     for record in dataset.records:
@@ -51,6 +79,7 @@ def save(
             "file": str(record.file),
             "height": record.height,
             "width": record.width,
+            "depth": record.depth,
             "boxes": found.boxes[order].tolist(),
             "scores": found.scores[order].tolist(),
             "labels": found.labels[order].tolist(),

@@ -7,24 +7,29 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
-from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from visrep.d2.backbone import freeze
 from visrep.d2.recipe import DetectionRecipe
-from visrep.data.detection import DetectionDataset
+from visrep.data.detection import DetectionDataset, ImageRecord
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.resnet import ResNet
 from visrep.seeds import derive_seed
+from visrep.transfer.detection import prediction
 from visrep.transfer.detection.batches import load
 from visrep.transfer.detection.masks import paste, to_rle
 from visrep.transfer.detection.prediction import Prediction
 from visrep.transfer.detection.tv_heads import AlignedRoIAlign, RegionHeads
-from visrep.transfer.detection.tv_proposals import Anchors, ProposalNetwork, Sampler
+from visrep.transfer.detection.tv_proposals import (
+    Anchors,
+    ProposalHead,
+    ProposalNetwork,
+    Sampler,
+)
 
 
 class Detector(GeneralizedRCNN):
@@ -67,6 +72,10 @@ class Detector(GeneralizedRCNN):
         """Where the parameters are."""
         return next(self.parameters()).device
 
+    def state(self) -> dict[str, Tensor]:
+        """All that a file must keep."""
+        return self.state_dict()
+
     def seed(self, seed: int) -> None:
         """Make what is sampled next a function of `seed`."""
         for part, sampler in (("anchors", self.rpn.fg_bg_sampler), ("boxes", self._box_sampler)):
@@ -80,10 +89,12 @@ class Detector(GeneralizedRCNN):
         """Detections in every image of `dataset`, by image id."""
         self.eval()
         size = {"short": self.recipe.test_size, "most": self.recipe.max_size}
-        return {
-            record.id: self.predict(load(record, **size), height=record.height, width=record.width)
-            for record in dataset.records
-        }
+
+        def predict(record: ImageRecord) -> Prediction:
+            image = load(record, **size)
+            return self.predict(image, height=record.height, width=record.width)
+
+        return prediction.each(dataset, predict)
 
     @torch.no_grad()
     def predict(self, image: Tensor, *, height: int, width: int) -> Prediction:
@@ -269,7 +280,7 @@ def _proposals(encoder: ResNet, width: int, recipe: DetectionRecipe) -> Proposal
     }
     rpn = ProposalNetwork(
         anchors,
-        RPNHead(width, anchors.num_anchors_per_location()[0]),
+        ProposalHead(width, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=recipe.rpn_batch,

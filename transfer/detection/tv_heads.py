@@ -37,7 +37,7 @@ class AlignedRoIAlign(MultiScaleRoIAlign):
     def forward(
         self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Tensor:
-        """Pooled features of all boxes of all images, R x C x side x side."""
+        """Pooled features of all boxes (float32) of all images, R x C x side x side."""
         features = [x[name] for name in self.featmap_names]
         rois = torch.cat(
             [
@@ -63,9 +63,10 @@ class AlignedRoIAlign(MultiScaleRoIAlign):
         return (level.clamp(finest, coarsest) - finest).long()
 
     def _pool(self, feature: Tensor, rois: Tensor, stride: int) -> Tensor:
-        return roi_align(
-            feature, rois, self.output_size, 1 / stride, sampling_ratio=0, aligned=True
+        pooled = roi_align(
+            feature.float(), rois, self.output_size, 1 / stride, sampling_ratio=0, aligned=True
         )
+        return pooled.to(feature.dtype)
 
 
 class RegionHeads(RoIHeads):
@@ -125,7 +126,7 @@ class RegionHeads(RoIHeads):
             assert targets is not None
             proposals, matched, labels, deltas = self.select_training_samples(proposals, targets)
             regions = self._regions(features, proposals, image_shapes)
-            logits, predicted = self.box_predictor(_mean(regions))
+            logits, predicted = self._predicted(regions)
             losses = _box_losses(logits, predicted, torch.cat(labels), torch.cat(deltas))
             if self.masks is not None:
                 losses["loss_mask"] = self._mask_loss(
@@ -133,7 +134,7 @@ class RegionHeads(RoIHeads):
                 )
             return [], losses
         regions = self._regions(features, proposals, image_shapes)
-        logits, predicted = self.box_predictor(_mean(regions))
+        logits, predicted = self._predicted(regions)
         boxes, scores, found = self.postprocess_detections(
             logits, predicted, proposals, image_shapes
         )
@@ -152,6 +153,11 @@ class RegionHeads(RoIHeads):
         self, features: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]
     ) -> Tensor:
         return self.box_head(self.box_roi_pool(features, boxes, shapes))
+
+    def _predicted(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits R x K + 1 and box deltas, float32, as boxes are."""
+        logits, deltas = self.box_predictor(_mean(regions))
+        return logits.float(), deltas.float()
 
     def _mask_logits(
         self,
@@ -191,7 +197,7 @@ class RegionHeads(RoIHeads):
         # The mask head has no output for the background, label 0.
         category = torch.cat(labels)[chosen] - 1
         own = logits[torch.arange(len(logits), device=logits.device), category]
-        return F.binary_cross_entropy_with_logits(own, wanted.to(own.dtype))
+        return F.binary_cross_entropy_with_logits(own.float(), wanted)
 
     def _mask_probabilities(
         self,

@@ -1,7 +1,8 @@
 """Anchors, sampling and proposals of torchvision's R-CNN, brought to Detectron2's numbers.
 
 Detectron2 leaves anchor corners unrounded, takes plain L1 for boxes, and divides the proposal loss
-by all anchors that it may sample. Each class is torchvision's with that one thing changed.
+by all anchors that it may sample. Each class is torchvision's with that one thing changed. Boxes
+are float32 whatever the maps are: bfloat16 has steps of 2 px from 256 px on, 4 from 512 on.
 """
 
 import math
@@ -13,11 +14,11 @@ from torch.nn import functional as F
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 
 class Anchors(AnchorGenerator):
-    """Anchors centred on multiples of the map's declared stride, corners not rounded.
+    """Anchors centred on multiples of the map's declared stride, corners not rounded, float32.
 
     Args:
         sizes: roots of areas in pixels, one list per map.
@@ -51,7 +52,7 @@ class Anchors(AnchorGenerator):
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """Anchors of every image, all maps joined: (sum of H x W x A) x 4."""
         first = feature_maps[0]
-        self.set_cell_anchors(first.dtype, first.device)
+        self.set_cell_anchors(torch.float32, first.device)
         strides = [[torch.tensor(s, device=first.device)] * 2 for s in self.strides]
         grids = [list(feature.shape[-2:]) for feature in feature_maps]
         anchors = torch.cat(self.grid_anchors(grids, strides))
@@ -86,6 +87,15 @@ class Sampler(BalancedPositiveNegativeSampler):
     def _draw(self, candidates: Tensor, most: int) -> Tensor:
         order = torch.randperm(len(candidates), generator=self.generator)[:most]
         return candidates[order.to(candidates.device)]
+
+
+class ProposalHead(RPNHead):
+    """Logits and deltas of every anchor in float32, as what is made of them has to be."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each map n x C x H x W: n x A x H x W logits, n x 4A x H x W deltas."""
+        logits, deltas = super().forward(x)
+        return [each.float() for each in logits], [each.float() for each in deltas]
 
 
 class ProposalNetwork(RegionProposalNetwork):

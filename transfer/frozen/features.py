@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from visrep.data.dataset import ImageDataset
+from visrep.data.images import BrokenImages
 from visrep.data.preprocess import Preprocess
 from visrep.engine.extraction import batches, extract
 from visrep.engine.precision import autocast_dtype
-from visrep.errors import ConfigError
+from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path
 from visrep.nn.resnet import ResNet
 from visrep.paths import cache_dir
@@ -30,7 +31,7 @@ from visrep.weights.reading import encoder_of, read_weights
 
 log = logging.getLogger("visrep")
 
-FORMAT = "visrep-features/1"
+FORMAT = "visrep-features/2"
 
 
 def cached(
@@ -41,13 +42,24 @@ def cached(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     folder: Path | None = None,
+    broken: BrokenImages | None = None,
     **loading: Any,
-) -> Tensor:
-    """`extract` through the cache in `folder` (`cache_dir()/features`): N x D float32, CPU.
+) -> tuple[Tensor, Tensor]:
+    """`extract` through the cache in `folder` (`cache_dir()/features`).
 
+    Images that could not be read are noted in `broken` again when features come from the cache.
     `loading` is `batch_size` and `workers`, which change no number.
+
+    Returns:
+        N x D float32 on the CPU, and which images they are of: N int64, indices into the data set.
+
+    Raises:
+        UserError: as `extract`.
     """
+    if broken is None:
+        broken = BrokenImages(0.0, len(dataset))
     key = {
+        "format": FORMAT,
         "weights": fingerprint(encoder.state_dict()),
         # Strides and padding have no tensors: the same weights can be two nets.
         "net": hashlib.sha256(repr(encoder).encode()).hexdigest(),
@@ -59,47 +71,72 @@ def cached(
     text = json.dumps(key, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()
     path = (folder or cache_dir() / "features") / f"{name}.safetensors"
-    features = _read(path, text)
-    if features is None:
-        features = extract(
+    entry = _read(path, text)
+    if entry is not None:
+        features, kept, skipped = entry
+        for file, reason in skipped.items():
+            broken.record(file, reason)
+    else:
+        features, kept = extract(
             encoder,
             dataset,
             preprocess,
             device=device,
             precision=precision,
+            broken=broken,
             progress=True,
             **loading,
         )
-        metadata = {"format": FORMAT, "key": text, "sha256": _digest(features)}
-        with atomic_path(path) as temporary:
-            save_file({"features": features}, temporary, metadata=metadata)
-    return features
+        _keep(path, features, kept, json.dumps(broken.files), key=text)
+    return features, kept
 
 
-def _read(path: Path, key: str) -> Tensor | None:
-    """The features in `path`; None, with a line in the log, when the entry is damaged."""
-    if not path.exists():
-        return None
+def _keep(path: Path, features: Tensor, kept: Tensor, broken: str, *, key: str) -> None:
+    """Write an entry; where that cannot be, say so: the features are as good without it."""
+    metadata = {"key": key, "broken": broken, "sha256": _digest(features, kept, broken)}
     try:
+        with atomic_path(path) as temporary:
+            save_file({"features": features, "kept": kept}, temporary, metadata=metadata)
+    except (UserError, SafetensorError, OSError) as error:
+        log.warning("the features are not kept for the next command: %s", error)
+
+
+def _read(path: Path, key: str) -> tuple[Tensor, Tensor, dict[str, str]] | None:
+    """Features, their images, and the broken ones with the reason; None, said, when damaged."""
+    try:
+        if not path.exists():
+            return None
         with safe_open(path, framework="pt") as file:
-            metadata, features = file.metadata() or {}, file.get_tensor("features")
-        if metadata.get("format") != FORMAT or metadata.get("key") != key:
+            metadata = file.metadata() or {}
+            features, kept = file.get_tensor("features"), file.get_tensor("kept")
+        broken = metadata.get("broken", "{}")
+        if metadata.get("key") != key:
             raise ValueError("its description is another one's")
-        if metadata.get("sha256") != _digest(features):
+        if metadata.get("sha256") != _digest(features, kept, broken):
             raise ValueError("its numbers are not those that were written")
     except (SafetensorError, ValueError, OSError) as error:
         log.warning("the cached features %s are damaged (%s); computing them again", path, error)
         return None
-    return features
+    return features, kept, json.loads(broken)
 
 
-def _digest(features: Tensor) -> str:
-    return hashlib.sha256(features.contiguous().numpy().tobytes()).hexdigest()
+def _digest(features: Tensor, kept: Tensor, broken: str) -> str:
+    digest = hashlib.sha256(broken.encode())
+    for part in (features, kept):
+        digest.update(part.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
-def raw_pixels(dataset: ImageDataset, preprocess: Preprocess) -> Tensor:
-    """The pixels that an encoder would see: N x (3 * size * size) float32, CPU."""
-    return torch.cat([block.flatten(1) for block in batches(dataset, preprocess, batch_size=1024)])
+def raw_pixels(
+    dataset: ImageDataset,
+    preprocess: Preprocess,
+    *,
+    broken: BrokenImages | None = None,
+    workers: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """The pixels that an encoder would see: N x (3 * size * size) float32, and of which images."""
+    found = list(batches(dataset, preprocess, batch_size=1024, workers=workers, broken=broken))
+    return torch.cat([x.flatten(1) for x, _ in found]), torch.cat([index for _, index in found])
 
 
 def frozen_encoder(

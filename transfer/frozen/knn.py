@@ -11,6 +11,7 @@ import base64
 import io
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from visrep.data.dataset import ImageDataset
+from visrep.data.images import BrokenImages
 from visrep.engine.evaluation import accuracies, shared_classes
 from visrep.engine.extraction import batches
 from visrep.engine.precise_bn import reestimate
@@ -35,8 +37,8 @@ def main(cfg: DictConfig) -> None:
     """Extract features, vote, record."""
     neighbours = _check(cfg)
     opening = open_frozen(cfg, raw_pixels=cfg.init == "raw_pixels")
-    run, train, test = opening.run, opening.train, opening.test
-    classes = shared_classes(train, test)
+    run = opening.run
+    classes, opening.test = shared_classes(opening.train, opening.test)
     about: dict[str, Any] = {"temperature": float(cfg.temperature)}
     if opening.net is not None:
         about["output"] = cfg.output
@@ -45,6 +47,7 @@ def main(cfg: DictConfig) -> None:
         if cfg.bn == "reestimated":
             _reestimate(opening.net, opening)
     bank, queries = opening.features()
+    train, test = opening.train, opening.test
     if neighbours[-1] > len(train):
         run.log.info("k=%d: all %d images of %s vote", neighbours[-1], len(train), train.name)
     cosine, index = nearest(bank.to(run.device), queries, k=neighbours[-1])
@@ -74,10 +77,18 @@ def main(cfg: DictConfig) -> None:
 
 def _reestimate(net: nn.Module, opening: Opening) -> None:
     """Give a fresh net the BN statistics of the training images: it is another net then."""
+    train, broken = opening.train, BrokenImages(opening.max_broken, len(opening.train))
+
+    def images() -> Iterator[Tensor]:
+        # Again from the start where a batch of broken images is missing at the end.
+        while True:
+            for x, _ in batches(train, opening.preprocess, broken=broken, **opening.loading):
+                yield x
+
     reestimate(
         net,
-        batches(opening.train, opening.preprocess, **opening.loading),
-        count=math.ceil(len(opening.train) / opening.loading["batch_size"]),
+        images(),
+        count=math.ceil(len(train) / opening.loading["batch_size"]),
         forward=net,
         between=False,
     )

@@ -125,9 +125,10 @@ def main(cfg: DictConfig) -> None:
     if not cfg.lrs or min(cfg.lrs) <= 0 or cfg.epochs < 1:
         raise ConfigError(f"lrs={list(cfg.lrs)} epochs={cfg.epochs}: need rates and epochs above 0")
     opening = open_frozen(cfg)
-    run, train, test = opening.run, opening.train, opening.test
-    classes = shared_classes(train, test)
+    run = opening.run
+    classes, opening.test = shared_classes(opening.train, opening.test)
     bank, queries = (found.to(run.device) for found in opening.features())
+    train, test = opening.train, opening.test
     labels = train.labels.to(run.device)
     batch_size = int(cfg.batch_size)
 
@@ -150,6 +151,7 @@ def main(cfg: DictConfig) -> None:
                 workers=int(cfg.workers),
                 device=run.device,
                 indices=rows.cpu(),
+                max_broken=opening.max_broken,
             )
         else:
             source = FeatureBatches(bank[rows], labels[rows], batch_size=batch_size, seed=run.seed)

@@ -34,9 +34,11 @@ def main(cfg: DictConfig) -> None:
         )
     require_normalisation(cfg.normalize)
     opening = open_frozen(cfg)
-    run, train, test = opening.run, opening.train, opening.test
-    _require_enough(train.labels, shared_classes(train, test), shots[-1], train.name)
+    run = opening.run
+    classes, opening.test = shared_classes(opening.train, opening.test)
     bank, queries = (found.double().numpy() for found in opening.features())
+    train, test = opening.train, opening.test
+    _require_enough(train.labels, classes, shots[-1], train.name)
     wanted = test.labels.numpy()
     found: dict[int, list[float]] = {count: [] for count in shots}
     for draw in range(int(cfg.draws)):

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from visrep.config import instantiate
 from visrep.data.dataset import ImageDataset, checked
+from visrep.data.images import BrokenImages
 from visrep.data.preprocess import Preprocess
+from visrep.data.selection import Selection
+from visrep.engine.evaluation import warn_of_overlap
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
 from visrep.transfer.frozen import features
@@ -22,9 +25,11 @@ class Opening:
 
     Attributes:
         train, test: `data.train` and `data.test`; which labels they have, the command finds out.
+            Once there are features, without the images that cannot be read.
         net: N x 3 x H x W -> N x D in eval mode, on the run's device; None: the pixels themselves.
         sha256: of the net, "none" for pixels.
         loading: `device`, `batch_size` and `workers`.
+        max_broken: share of unreadable images that is left out before it ends.
     """
 
     run: Run
@@ -35,17 +40,37 @@ class Opening:
     sha256: str
     loading: dict[str, Any]
     precision: str
+    max_broken: float
 
     def features(self) -> tuple[Tensor, Tensor]:
-        """Those of train and of test, N x D float32 on the CPU; of a net through the cache."""
-        return self._features(self.train), self._features(self.test)
+        """Those of train and of test, N x D float32 on the CPU; of a net through the cache.
 
-    def _features(self, dataset: ImageDataset) -> Tensor:
+        Images that cannot be read are named and left out, of `train` and `test` as well.
+
+        Raises:
+            UserError: more than `max_broken` of a part cannot be read.
+        """
+        warn_of_overlap(self.train, self.test)
+        self.train, bank = self._features(self.train)
+        self.test, queries = self._features(self.test)
+        return bank, queries
+
+    def _features(self, dataset: ImageDataset) -> tuple[ImageDataset, Tensor]:
+        broken = BrokenImages(self.max_broken, len(dataset))
         if self.net is None:
-            return features.raw_pixels(dataset, self.preprocess)
-        return features.cached(
-            self.net, dataset, self.preprocess, precision=self.precision, **self.loading
-        )
+            found, kept = features.raw_pixels(
+                dataset, self.preprocess, broken=broken, workers=self.loading["workers"]
+            )
+        else:
+            found, kept = features.cached(
+                self.net,
+                dataset,
+                self.preprocess,
+                precision=self.precision,
+                broken=broken,
+                **self.loading,
+            )
+        return dataset if len(kept) == len(dataset) else Selection(dataset, kept), found
 
 
 def open_frozen(cfg: DictConfig, *, raw_pixels: bool = False) -> Opening:
@@ -84,6 +109,7 @@ def open_frozen(cfg: DictConfig, *, raw_pixels: bool = False) -> Opening:
             "workers": int(cfg.workers),
         },
         precision=cfg.precision,
+        max_broken=float(cfg.max_broken),
     )
 
 

@@ -38,10 +38,11 @@ def main(cfg: DictConfig) -> None:
     """Extract features, choose the cost, fit, record."""
     _check(cfg)
     opening = open_frozen(cfg)
-    run, train, test = opening.run, opening.train, opening.test
-    several = isinstance(train, MultiLabelImages)
-    classes = shared_targets(train, test) if several else shared_classes(train, test)
+    run, several = opening.run, isinstance(opening.train, MultiLabelImages)
+    matched = shared_targets if several else shared_classes
+    classes, opening.test = matched(opening.train, opening.test)
     bank, queries = (found.double().numpy() for found in opening.features())
+    train, test = opening.train, opening.test
     normalise = Normaliser.of(cfg.normalize, bank)
     settings: dict[str, Any] = {
         "costs": [float(cost) for cost in cfg.costs],

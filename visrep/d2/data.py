@@ -1,4 +1,4 @@
-"""Our data in Detectron2's catalogues, formats and loaders; it is imported inside functions."""
+"""Our data in Detectron2's catalogues and formats; it is imported inside functions."""
 
 import copy
 from typing import Any
@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from visrep.d2.recipe import check_batch
 from visrep.data.detection import DetectionDataset, ImageRecord
 
 
@@ -99,32 +98,3 @@ def _leaving_a_pixel(augmentations: list[Any]) -> list[Any]:
             return made
 
     return [Resize(a) if isinstance(a, ResizeShortestEdge) else a for a in augmentations]
-
-
-def training_loader(cfg: Any, *, seed: int) -> Any:
-    """Detectron2's endless loader of batches of DATASETS.TRAIN, in an order that follows `seed`.
-
-    Images without a box are left out, and a batch holds images of one orientation.
-
-    Raises:
-        ConfigError: the batch does not divide over the processes.
-    """
-    from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
-    from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
-
-    check_batch(cfg.SOLVER.IMS_PER_BATCH)
-    entries = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=True)
-    sampler = TrainingSampler(len(entries), seed=seed)
-    if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":  # LVIS, arXiv 1908.03195
-        repeats = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            entries, cfg.DATALOADER.REPEAT_THRESHOLD
-        )
-        sampler = RepeatFactorTrainingSampler(repeats, seed=seed)
-    return build_detection_train_loader(
-        entries,
-        mapper=mapper(cfg, training=True),
-        sampler=sampler,
-        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        aspect_ratio_grouping=True,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )

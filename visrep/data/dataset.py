@@ -183,14 +183,19 @@ class ImageFiles:
         for file in self._files:
             try:
                 status = os.stat(self.root / file)
-            except OSError as error:
-                raise BrokenImage(self.root / file, error.strerror or "cannot be read") from error
-            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+                state = f"{status.st_size}\0{status.st_mtime_ns}"
+            except OSError as error:  # a broken image, which whoever reads it may pass over
+                state = error.strerror or "cannot be read"
+            digest.update(f"{file}\0{state}\n".encode())
         return digest.hexdigest()
 
 
-def read_or_next(dataset: ImageDataset, index: int) -> tuple[Tensor, int, list[BrokenImage]]:
-    """Sample `index`, or the first readable one after it (wrapping around).
+def read_or_next(
+    dataset: ImageDataset, indices: Tensor, place: int
+) -> tuple[Tensor, int, list[BrokenImage]]:
+    """Sample `indices[place]`, or the first readable one after it (wrapping around).
+
+    Another sample than those of `indices` is never taken: its label may not be used.
 
     Returns:
         the image; its index (its label goes with it); the broken ones that were passed over, for
@@ -200,8 +205,8 @@ def read_or_next(dataset: ImageDataset, index: int) -> tuple[Tensor, int, list[B
         BrokenImage: none of the next 100 can be read.
     """
     broken: list[BrokenImage] = []
-    for step in range(min(len(dataset), 100)):
-        at = (index + step) % len(dataset)
+    for step in range(min(len(indices), 100)):
+        at = int(indices[(place + step) % len(indices)])
         try:
             return dataset[at], at, broken
         except BrokenImage as error:

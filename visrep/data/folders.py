@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visrep.data.central_crop import is_long
 from visrep.data.dataset import ImageDataset, ImageFiles, MemoryImages
 from visrep.data.depth import Depth, parse_depth
 from visrep.data.images import (
@@ -17,6 +19,7 @@ from visrep.data.images import (
     BrokenImages,
     check_range,
     is_image_name,
+    is_left_out,
     read_image,
 )
 from visrep.data.splits import named_indices
@@ -51,7 +54,9 @@ def folder(
             broken and the share does not allow it; an image needs a `depth`.
     """
     place = existing(root)
-    files = image_names(place, recursive=recursive)
+    others: Counter[str] = Counter()
+    files = image_names(place, recursive=recursive, others=others)
+    _say_left_out(place, others)
     if not files:
         inner = not recursive and any(image_names(child) for child in sub_folders(place))
         advice = (
@@ -83,12 +88,14 @@ def image_folder(
     place = top if part is None else top / part
     classes = [child.name for child in sub_folders(place)]
     files, labels = [], []
+    others: Counter[str] = Counter()
     for label, name in enumerate(classes):
-        inside = image_names(place / name, recursive=True)
+        inside = image_names(place / name, recursive=True, others=others)
         if not inside:
             raise UserError(f"class folder {place / name} has no images; fill or remove it")
         files += [f"{name}/{file}" for file in inside]
         labels += [label] * len(inside)
+    _say_left_out(place, others)
     if not classes:
         raise UserError(
             f"{place} has no class folders; put the images in {place}/CLASS/, or use data=folder "
@@ -157,7 +164,11 @@ def _read(
 def _load(
     root: Path, files: list[str], memory_limit: int, max_broken: float, depth: Depth
 ) -> tuple[Tensor, Tensor] | None:
-    """(uint8 N x 3 x H x W, indices of the readable files), or None: unequal or too large."""
+    """(uint8 N x 3 x H x W, indices of the readable files), or None: unequal, large or long.
+
+    Long thin images are cut from their files one by one: cutting a whole batch at once takes a
+    matrix as long as they are for each view.
+    """
     broken = BrokenImages(max_broken, len(files))
     images = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
     good: list[int] = []
@@ -168,7 +179,7 @@ def _load(
             broken.record(error.file, error.reason)
             continue
         if not good:
-            if len(files) * image.numel() > memory_limit:
+            if len(files) * image.numel() > memory_limit or is_long(*image.shape[1:]):
                 return None
             if len(files) > 10_000:
                 log.info("decoding the %d images of %s into memory", len(files), root)
@@ -198,11 +209,14 @@ def sub_folders(place: Path) -> list[Path]:
     )
 
 
-def image_names(place: Path, *, recursive: bool = False) -> list[str]:
+def image_names(
+    place: Path, *, recursive: bool = False, others: Counter[str] | None = None
+) -> list[str]:
     """Image files in `place`, relative and with forward slashes, in torchvision's order.
 
     Links to folders are followed, each folder once; not those that lead to `place` or above it,
-    which would bring in what lies beside it.
+    which would bring in what lies beside it. `others` counts images of kinds that are left out, by
+    their suffix.
     """
     found = []
     seen = {_identity(folder) for folder in (place.resolve(), *place.resolve().parents)}
@@ -212,7 +226,19 @@ def image_names(place: Path, *, recursive: bool = False) -> list[str]:
         # What lies here is marked before anything further down can link to it.
         inner[:] = [name for name in inner if _is_new(Path(folder_name, name), seen)]
         found += [(folder_name, file) for file in files if is_image_name(file)]
+        if others is not None:
+            others.update(os.path.splitext(file)[1] for file in files if is_left_out(file))
     return [(Path(at).relative_to(place) / file).as_posix() for at, file in sorted(found)]
+
+
+def _say_left_out(place: Path, others: Counter[str]) -> None:
+    if others:
+        named = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
+        log.warning(
+            "%s: images of other kinds are left out (%s); convert them, or rename what is a JPEG",
+            place,
+            named,
+        )
 
 
 def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:

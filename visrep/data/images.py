@@ -15,9 +15,12 @@ from visrep.errors import ConfigError, UserError
 
 log = logging.getLogger("visrep")
 
+# What a folder of images is searched for, as torchvision does.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
 
-_SAMPLE = 8  # images of a data set that are looked at for its range
+_OTHER_SUFFIXES = (".gif", ".jfif", ".jpe", ".jp2", ".heic", ".heif", ".avif", ".tga", ".dcm")
+
+_SAMPLE = 8  # images of a data set that are looked at for its range, at most
 _DARK = 8  # the share of the range that they must reach is one by this
 
 
@@ -52,6 +55,11 @@ class UnknownRange(BrokenImage):
     )
 
 
+def is_left_out(name: str) -> bool:
+    """Whether a file is an image by its suffix, and of a kind that folders are not searched for."""
+    return name.lower().endswith(_OTHER_SUFFIXES) and not name.startswith(".")
+
+
 def read_image(path: str | Path, *, depth: Depth = "auto") -> Tensor:
     """Decode an image file: uint8 3 x H x W, RGB.
 
@@ -67,7 +75,7 @@ def read_image(path: str | Path, *, depth: Depth = "auto") -> Tensor:
     values, full = _decode(path, exact=depth != "auto")
     pixels = to_bytes(values, full, depth)
     if pixels is None:
-        raise UnknownRange(path, f"its pixels are {_kind(values)}")
+        raise UnknownRange(path, f"its pixels are {_kind(values)}, and need depth=")
     if pixels.ndim == 2:
         return torch.from_numpy(np.ascontiguousarray(pixels)).expand(3, -1, -1).contiguous()
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
@@ -91,18 +99,19 @@ def lies_on_its_side(path: str | Path) -> bool:
 
 
 def check_range(files: Sequence[Path], *, depth: Depth, name: str) -> None:
-    """Look at a few of a data set's `files` and warn when `depth` makes them black or white.
+    """Warn when `depth` makes all of a few of a data set's `files` (nearly) black, or white.
 
     Raises:
         UnknownRange: one of them holds values that need a `depth`.
     """
     seen = []
-    for at in sorted({i * (len(files) - 1) // max(1, _SAMPLE - 1) for i in range(_SAMPLE)}):
+    count = min(_SAMPLE, len(files))
+    for file in [files[i * (len(files) - 1) // max(1, count - 1)] for i in range(count)]:
         try:
-            seen.append((files[at], read_image(files[at], depth=depth)))
+            seen.append((file, read_image(file, depth=depth)))
         except UnknownRange:
             raise
-        except (BrokenImage, IndexError):
+        except BrokenImage:
             continue  # counted where it is used
     if not seen:
         return

@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from visrep import dist
 from visrep.data.dataset import ImageDataset, read_or_next
 from visrep.data.images import BrokenImages
 from visrep.data.order import Order
 from visrep.data.views.batch import Params, Views
+from visrep.data.workers import Fetched
 from visrep.errors import ConfigError
 from visrep.seeds import derive_seed
 
@@ -96,12 +98,13 @@ class Loader:
             for step in count(start_step):
                 index = self.samples_of(step)[self.order.slice]
                 yield self._batch(step, index, self.images[index], self.params_of(step))
-        for step, index, crops, params, broken in DataLoader(
+        pixels = sum(view.size**2 for view in self.views.views)
+        for step, index, crops, params, broken in Fetched(
             _Crops(self, start_step),
+            workers=self.workers,
+            item_bytes=3 * pixels * self.batch_size // dist.world_size(),
             batch_size=None,
-            num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
-            prefetch_factor=2 if self.workers else None,
         ):
             for file, reason in broken:
                 self.broken.record(file, reason)
@@ -142,8 +145,8 @@ class _Crops(Dataset):
         step = self.start + item
         params = loader.params_of(step)
         samples, index, broken = [], [], []
-        for position, wanted in enumerate(loader.samples_of(step)[loader.order.slice].tolist()):
-            image, found, passed_over = read_or_next(loader.dataset, wanted)
+        for position, place in enumerate(loader.order.of(step)[loader.order.slice].tolist()):
+            image, found, passed_over = read_or_next(loader.dataset, loader.indices, place)
             samples.append(loader.views.crop(image, params, position))
             index.append(found)
             broken += [(error.file, error.reason) for error in passed_over]

@@ -60,3 +60,17 @@ class Order:
             begin = epoch * self.size
             parts.append(order[max(0, first - begin) : last - begin])
         return torch.cat(parts)
+
+
+def total_steps(images: int, *, epochs: float, batch_size: int) -> int:
+    """floor(N * epochs / B) + 1, SimCLR's count of a stream whose batches run on over the epochs.
+
+    Those are the step counts in the names of the released checkpoints; a batch may be larger than
+    the data.
+
+    Raises:
+        ConfigError: no epoch or an empty batch.
+    """
+    if epochs <= 0 or batch_size < 1:
+        raise ConfigError(f"epochs={epochs} batch_size={batch_size}: both must be above 0")
+    return int(images * epochs // batch_size) + 1

@@ -70,8 +70,12 @@ def duplicates(dataset: ImageDataset) -> list[Twin]:
         return [Twin(dataset.file(a), dataset.file(b)) for a, b in pairs if a != b]
     if paths is None:
         return []
-    members = _members(paths, of_test=False)
-    groups = _alike(members, lambda group: len(group) > 1)
+    return repeated(paths)
+
+
+def repeated(files: Mapping[str, Path]) -> list[Twin]:
+    """`duplicates` of a set of files, name -> path."""
+    groups = _alike(_members(files, of_test=False), lambda group: len(group) > 1)
     return [Twin(group[0].name, other.name) for group in groups for other in group[1:]]
 
 

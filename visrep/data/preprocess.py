@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as tv
 
+from visrep.data.central_crop import central_crop
+from visrep.data.views.image_ops import FILTERS, resized
 from visrep.errors import UserError
 
 
@@ -19,11 +19,14 @@ class Preprocess:
 
     Args:
         size: side of the square input, in pixels.
-        resize: length the short side is resized to before the central crop, antialiased, rounded
-            to whole grey levels; None for images that are size x size already.
+        resize: length the short side is resized to before the central crop; None for images that
+            are size x size already.
         mean, std: of the normalisation, per channel in the order of `channel_order`, in units of
             `range`.
-        interpolation: bilinear or bicubic.
+        interpolation: bilinear, bicubic or, without antialiasing, bicubic_tf1.
+        antialias: true: the short side is resized, antialiased, rounded to whole grey levels, and
+            the centre is cropped. false, as SimCLR's and BYOL's code has it: the central square of
+            size / resize of the short side is cropped and resized, see `image_ops.taps`.
         channel_order: RGB or BGR.
         range: what black (0) and white (255) become before the normalisation.
 
@@ -36,6 +39,7 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
+    antialias: bool = True
     channel_order: str = "RGB"
     range: tuple[float, float] = (0.0, 1.0)
 
@@ -57,14 +61,15 @@ class Preprocess:
             raise UserError(f"preprocess: std={self.std}: give three positive numbers")
         if self.range[0] >= self.range[1]:
             raise UserError(f"preprocess: range={self.range}: give (low, high)")
-        for name, known in (
-            ("interpolation", ("bilinear", "bicubic")),
-            ("channel_order", ("RGB", "BGR")),
-        ):
+        for name, known in (("interpolation", FILTERS), ("channel_order", ("RGB", "BGR"))):
             if getattr(self, name) not in known:
                 raise UserError(
                     f"preprocess: {name}={getattr(self, name)}: choose {' or '.join(known)}"
                 )
+        if not isinstance(self.antialias, bool):
+            raise UserError(f"preprocess: antialias={self.antialias}: give true or false")
+        if self.antialias and self.interpolation == "bicubic_tf1":
+            raise UserError("preprocess: interpolation=bicubic_tf1: it needs antialias=false")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON; `from_dict` is the inverse."""
@@ -96,10 +101,14 @@ class Preprocess:
             UserError: `resize` is None and the images are not size x size.
         """
         height, width = images.shape[-2:]
-        if self.resize is not None:
-            mode = InterpolationMode(self.interpolation)
-            images = tv.resize(images, [self.resize], interpolation=mode, antialias=True)
-            images = tv.center_crop(images, [self.size])
+        if self.resize is not None and not self.antialias:
+            side = max(1, round(self.size / self.resize * min(height, width)))
+            box = (height - side + 1) // 2, (width - side + 1) // 2, side, side
+            images = resized(images, box, size=self.size, filter=self.interpolation)
+        elif self.resize is not None:
+            images = central_crop(
+                images, resize=self.resize, size=self.size, interpolation=self.interpolation
+            )
         elif (height, width) != (self.size, self.size):
             raise UserError(
                 f"the images are {height} x {width} pixels and the encoder takes {self.size} x "

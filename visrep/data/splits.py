@@ -1,23 +1,140 @@
 """Which samples keep their label: subsets of 1 % or 10 %, drawn or read from a list of names."""
 
+import codecs
 import hashlib
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from visrep.data.classes import some
 from visrep.data.dataset import ImageDataset
 from visrep.errors import ConfigError, UserError
 from visrep.files import write_text
 
-# The ImageNet subsets that the SimCLR authors published and every later paper uses.
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A list of labels that papers use.
+
+    Attributes:
+        name: what records call it.
+        file: what it was published as.
+        classes: images of a class -> how many classes have so many.
+    """
+
+    name: str
+    file: str
+    classes: Mapping[int, int]
+
+    @property
+    def images(self) -> int:
+        """Names in the list."""
+        return sum(images * classes for images, classes in self.classes.items())
+
+
+# The ImageNet subsets that the SimCLR authors published and every later paper uses, by the sha256
+# of the file. The smaller one's images are all in the larger one.
 OFFICIAL = {
-    "71e82a48ba78252683ae334c4d019ebd5c6e855b9599c1389fbe83eb9549cf17": "simclr 1percent",
-    "6d09de11e7bdaf5b1f3b1f249b6183695f97310cdd20f0c03e7235b6b9392091": "simclr 10percent",
+    "71e82a48ba78252683ae334c4d019ebd5c6e855b9599c1389fbe83eb9549cf17": Published(
+        name="simclr 1percent", file="1percent.txt", classes={13: 811, 12: 189}
+    ),
+    "6d09de11e7bdaf5b1f3b1f249b6183695f97310cdd20f0c03e7235b6b9392091": Published(
+        name="simclr 10percent", file="10percent.txt", classes={128: 884, 129: 116}
+    ),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCounts:
+    """How many of the images of each class have a label.
+
+    Attributes:
+        each: of every class that has one, rising.
+        missing: names of the classes that have none.
+    """
+
+    each: list[int]
+    missing: list[str]
+
+    def line(self) -> str:
+        """The counts in words."""
+        least, most = self.each[0], self.each[-1]
+        if least == most:
+            return f"{most} for each of {len(self.each)} classes"
+        middle = f"{median(self.each):g} in the median"
+        return f"{least} to {most} for each of {len(self.each)} classes, {middle}"
+
+    def warnings(self) -> list[str]:
+        """What is wrong with them."""
+        if not self.missing:
+            return []
+        names = some(self.missing)
+        return [
+            f"no labelled image of {names}, of {len(self.each) + len(self.missing)} classes: "
+            "these cannot be learnt; add some to the list"
+        ]
+
+
+def count_labels(dataset: ImageDataset, indices: Tensor) -> LabelCounts:
+    """The labels of the samples `indices`, class by class.
+
+    Raises:
+        UserError: the data set has no labels.
+    """
+    labels = _labels_of(dataset)[indices]
+    assert dataset.classes is not None
+    counts = torch.bincount(labels, minlength=len(dataset.classes)).tolist()
+    return LabelCounts(
+        each=sorted(count for count in counts if count),
+        missing=[dataset.classes[c] for c, count in enumerate(counts) if not count],
+    )
+
+
+def questionable(path: str | Path, dataset: ImageDataset, indices: Tensor) -> list[str]:
+    """What is odd about the list `path` of the samples `indices`, where it is a published one.
+
+    A list that only looks like a published one is said not to be it.
+
+    Raises:
+        UserError: it is one, and its images are of other classes here than they were.
+    """
+    path = Path(path)
+    published = _published(path)
+    if published is None:
+        called = [known for known in OFFICIAL.values() if path.name == known.file]
+        as_long = [known for known in OFFICIAL.values() if len(indices) == known.images]
+        return [
+            f"{path} is not the published {known.file}, though it has its "
+            f"{'name' if called else 'length'}: results are not those of the published labels"
+            for known in (called or as_long)
+        ]
+    counts = count_labels(dataset, indices)
+    if counts.missing or Counter(counts.each) != published.classes:
+        wanted = sum(published.classes.values())
+        raise UserError(
+            f"{path} is the published {published.file}, of {published.images} images of {wanted} "
+            f"classes, and with {dataset.name} it gives {counts.line()} and none for "
+            f"{len(counts.missing)}: the folder is not ImageNet's train/ as it was published"
+        )
+    larger = [known for known in OFFICIAL.values() if known.images > published.images]
+    beside = [path.with_name(known.file) for known in larger]
+    here = {dataset.file(i) for i in indices.tolist()}
+    odd = []
+    for file in filter(Path.is_file, beside):
+        missing = sorted(here - {dataset.file(i) for i in read_list(file, dataset).tolist()})
+        if missing:
+            odd.append(
+                f"{len(missing)} images of {path} are not in {file} ({some(missing, 3)}), and in "
+                "the published lists all are: the larger one is another"
+            )
+    return odd
 
 
 def label_subset(dataset: ImageDataset, *, fraction: float, seed: int) -> Tensor:
@@ -38,15 +155,10 @@ def label_subset(dataset: ImageDataset, *, fraction: float, seed: int) -> Tensor
         UserError: the data set has no labels.
         ConfigError: `fraction` is out of range.
     """
-    if dataset.labels is None:
-        raise UserError(
-            f"{dataset.name} has no labels to draw from; use data with class folders "
-            "(data=imagefolder)"
-        )
+    labels = _labels_of(dataset).numpy()
     if not 0 < fraction <= 1:
         raise ConfigError(f"fraction={fraction} is out of range; give more than 0, at most 1")
     rng = np.random.default_rng(seed)
-    labels = dataset.labels.numpy()
     present = np.unique(labels)
     turn = np.empty(len(labels), dtype=np.int64)  # how many of its class come before a sample
     place = np.empty(len(labels), dtype=np.int64)  # of its class among the classes
@@ -57,6 +169,15 @@ def label_subset(dataset: ImageDataset, *, fraction: float, seed: int) -> Tensor
     # 0.29 * 100 is 28.999...: the small addend keeps such products whole.
     count = max(len(present), math.floor(fraction * len(labels) + 1e-6))
     return torch.from_numpy(np.sort(np.lexsort((place, turn))[:count]))
+
+
+def _labels_of(dataset: ImageDataset) -> Tensor:
+    if dataset.labels is None:
+        raise UserError(
+            f"{dataset.name} has no labels to draw from; use data with class folders "
+            "(data=imagefolder)"
+        )
+    return dataset.labels
 
 
 def write_list(path: str | Path, dataset: ImageDataset, indices: Tensor) -> None:
@@ -85,7 +206,7 @@ def read_list(path: str | Path, dataset: ImageDataset) -> Tensor:
 def named_indices(path: Path, files: Sequence[str], where: str | Path) -> Tensor:
     """`read_list` for the bare names `files`; `where` tells the user what they belong to."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text file"
         raise UserError(f"cannot read list {path}: {reason}; give a file of names") from error
@@ -115,9 +236,19 @@ def named_indices(path: Path, files: Sequence[str], where: str | Path) -> Tensor
 
 def describe_list(path: str | Path) -> dict[str, str]:
     """What a record says of a list: its `sha256` and `list`, "simclr 1percent" or the file name."""
-    path = Path(path)
+    published = _published(Path(path))
+    digest = hashlib.sha256(_content(Path(path))).hexdigest()
+    return {"list": published.name if published else Path(path).name, "sha256": digest}
+
+
+def _published(path: Path) -> Published | None:
+    """The published list that the file is, which an editor may have given other line ends."""
+    plain = _content(path).removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
+    return OFFICIAL.get(hashlib.sha256(plain.rstrip(b"\n") + b"\n").hexdigest())
+
+
+def _content(path: Path) -> bytes:
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read list {path}: {error.strerror}; give a file") from error
-    return {"list": OFFICIAL.get(digest, path.name), "sha256": digest}

@@ -4,6 +4,7 @@
 objects) on each line. Where these lists are missing, the same is worked out from the annotations.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visrep.data.classes import some
 from visrep.data.dataset import ImageDataset, ImageFiles
 from visrep.data.depth import Depth, parse_depth
 from visrep.data.detection.boxes import existing_folder, inside
 from visrep.data.detection.voc import read_voc
-from visrep.data.images import SUFFIXES, check_range
+from visrep.data.detection.voc_files import Images, layout, read_lines
+from visrep.data.images import check_range
 from visrep.errors import ConfigError, UserError
+
+log = logging.getLogger("visrep")
 
 
 class MultiLabelImages(ImageFiles):
@@ -65,39 +70,66 @@ def voc_labels(
     lists = place / "ImageSets" / "Main"
     names = [str(name) for name in classes] if classes is not None else _listed(lists, split)
     paths = {name: inside(lists, f"{name}_{split}.txt", f"class {name}") for name in names}
-    depth, images, name = parse_depth(depth), place / "JPEGImages", f"{place.name}/{split}"
+    depth, name = parse_depth(depth), f"{place.name}/{split}"
     if names and all(path.is_file() for path in paths.values()):
         ids, targets = _from_lists(paths)
+        images = Images(place / "JPEGImages")
         files = [_file(images, id_) for id_ in ids]
-        check_range([images / file for file in files], depth=depth, name=name)
+        check_range([images.folder / file for file in files], depth=depth, name=name)
     else:
         names, ids, targets = _from_annotations(place, split, classes, depth)
+        images = Images(layout(place, split).images)
         files = [_file(images, id_) for id_ in ids]
     return MultiLabelImages(
-        name=name, root=images, files=files, targets=targets, classes=names, depth=depth
+        name=name, root=images.folder, files=files, targets=targets, classes=names, depth=depth
     )
 
 
-def shared_targets(train: MultiLabelImages, test: ImageDataset | None) -> list[str]:
-    """The classes that both parts have, in their order.
+def shared_targets(train: MultiLabelImages, test: ImageDataset | None) -> tuple[list[str], Any]:
+    """The classes of `train`, and `test` with its targets in their order: matched by name.
+
+    A class that no test image has is told in a warning: it has no average precision.
 
     Raises:
-        ConfigError: there is no such test set, or its classes differ.
+        ConfigError: there is no such test set, or a class is in one of them only.
     """
     if not isinstance(test, MultiLabelImages):
         raise ConfigError(f"{train.name} comes without a test set of the same kind: choose data=")
-    if train.classes != test.classes:
+    assert train.classes is not None and test.classes is not None
+    odd = [name for name in train.classes if name not in test.classes]
+    odd += [name for name in test.classes if name not in train.classes]
+    if odd:
         raise ConfigError(
-            f"{train.name} and {test.name} have different classes: use two parts of one data set"
+            f"of the classes of {train.name} and {test.name}, {some(odd)} is in one of them only: "
+            "use two parts of one data set, or name the classes of both with data.train.classes= "
+            "and data.test.classes="
         )
-    assert train.classes is not None
-    return train.classes
+    order = [test.classes.index(name) for name in train.classes]
+    columns = test.targets[:, order]
+    present = (columns > 0).any(dim=0).tolist()
+    absent = [name for name, here in zip(train.classes, present, strict=True) if not here]
+    if absent:
+        log.warning(
+            "warning: %s has no image of %s, of %d classes: the mean is over the others",
+            test.name,
+            some(absent),
+            len(train.classes),
+        )
+    if order == list(range(len(order))):
+        return train.classes, test
+    files = [test.file(i) for i in range(len(test))]
+    matched = MultiLabelImages(
+        name=test.name, root=test.root, files=files, targets=columns, classes=train.classes
+    )
+    return train.classes, matched
 
 
 def _listed(lists: Path, split: str) -> list[str]:
     """Classes that have a list of `split`."""
     end = f"_{split}"
-    return sorted(file.stem.removesuffix(end) for file in lists.glob(f"*{end}.txt"))
+    return sorted(
+        file.stem.removesuffix(end) for file in lists.glob(f"*{end}.txt") if file.name[0] != "."
+    )
 
 
 def _from_lists(paths: dict[str, Path]) -> tuple[list[str], Tensor]:
@@ -117,16 +149,12 @@ def _from_lists(paths: dict[str, Path]) -> tuple[list[str], Tensor]:
 
 def _read_list(path: Path) -> dict[str, int]:
     found: dict[str, int] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read list {path}: {error}; give a list of ids") from error
-    for number, line in enumerate(lines, start=1):
-        words = line.split()
+    for number, line in enumerate(read_lines(path), start=1):
+        words = line.rsplit(None, 1)  # an id may have spaces, and end in a number
         if not words:
             continue
         if len(words) != 2 or words[1] not in ("1", "+1", "0", "-1"):
-            raise UserError(f"{path}:{number}: {line.strip()!r} is no id with 1, 0 or -1 after it")
+            raise UserError(f"{path}:{number}: {line!r} is no id with 1, 0 or -1 after it")
         if words[0] in found:
             raise UserError(f"{path}:{number}: {words[0]} is listed twice; remove one")
         found[words[0]] = int(words[1])
@@ -147,8 +175,11 @@ def _from_annotations(
     return data.classes, [record.id for record in data.records], targets
 
 
-def _file(images: Path, id_: str) -> str:
-    for suffix in (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)):
-        if inside(images, f"{id_}{suffix}", f"image {id_}").is_file():
-            return f"{id_}{suffix}"
-    raise UserError(f"{images / id_}.jpg (or .png ...) is not there; add it or remove the id")
+def _file(images: Images, id_: str) -> str:
+    inside(images.folder, id_, f"image {id_}")
+    found = images.find(id_)
+    if found is None:
+        raise UserError(
+            f"{images.folder / id_}.jpg (or .png ...) is not there; add it or remove the id"
+        )
+    return found.relative_to(images.folder).as_posix()

@@ -13,7 +13,7 @@ from visrep.engine.task import Batches, Task
 from visrep.engine.trainer import Trainer
 
 # Of a configuration, what the trainer takes as it is; it has defaults of its own.
-OF_TRAINER = ("precision", "accumulate", "snapshot_every", "log_every")
+OF_TRAINER = ("precision", "accumulate", "snapshot_every", "log_every", "resume")
 
 
 def assemble(
@@ -59,6 +59,7 @@ def assemble(
         total_steps=total_steps,
         device=run.device,
         out=None if label is None else run.out,
+        data=run.data,
         health=health,
         hooks=hooks,
         writers=() if label is None else run.writers(total=total_steps, label=label),

@@ -13,6 +13,7 @@ there. So a verdict needs a fall from where the run has been, or patience: the l
 import json
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +37,8 @@ NEAR = 0.75  # share of the way to its collapsed level from which a loss agrees 
 STUCK = 0.98  # and from which it is at that level
 # Spread and effective rank below which embeddings are a point or a line, and are becoming one.
 CLOSED, CLOSING = (0.03, 2.0), (0.2, 5.0)
+DEAD = 1e-3  # spread that no untrained net is below: the embeddings are all the same
+ALIKE = 0.02  # of normalised pixels, about a grey level
 FALL = (5.0, 2.0)  # how many times higher they were when a fall is one
 
 
@@ -72,10 +75,17 @@ class Health:
     closed_since: int | None = field(default=None, init=False)  # and so are the embeddings
     rows: int = field(default=0, init=False)  # most that the rank can be
     trusted: int | None = field(default=None, init=False)  # newest snapshot that was not suspect
+    constant: bool = field(default=False, init=False)  # are the first images all alike?
 
-    def begin(self, embeddings: Tensor) -> None:
-        """Measure the net before its first update: what a fall is a fall from."""
+    def begin(self, embeddings: Tensor, views: Sequence[Tensor] = ()) -> None:
+        """Measure the net before its first update: what a fall is a fall from.
+
+        `views`, each n x 3 x h x w, are the images that it saw.
+        """
         self.peak = self._measure(embeddings)
+        apart = max((float((view.amax(0) - view.amin(0)).max()) for view in views), default=1.0)
+        apart = float(dist.mean(torch.tensor(apart, device=embeddings.device)))
+        self.constant = apart < ALIKE
 
     def read(self, step: int, loss: float, embeddings: Tensor) -> dict[str, float]:
         """Measure the embeddings of all processes, n x D here, and come to a verdict.
@@ -113,6 +123,8 @@ class Health:
             log.log(level, "%s", self.line())
 
     def _judge(self, mean: Reading) -> tuple[str, str]:
+        if max(self.peak[0], mean.spread) < DEAD and not self._waited(self.closed_since):
+            return "collapsing", "the embeddings have been all the same from the first step"
         if self.levels.nearness(mean.loss) < NEAR or len(self.window) < 3:
             return "healthy", ""
         whole = len(self.window) >= WINDOW and mean.step - self.window[0].step >= SPAN
@@ -139,14 +151,23 @@ class Health:
     def line(self) -> str:
         """The verdict, the measures behind it, and the knob to turn."""
         if not self.window:
-            return "health: healthy (no reading yet)"
+            return "health: not judged, there was no reading"
         mean = self._mean()
         text = (
             f"health: {self.verdict} at step {mean.step}: loss {mean.loss:.4g} (collapsed "
             f"{self.levels.loss_collapsed:.4g}), spread {mean.spread:.2g} (collapsed 0, full 1), "
             f"effective rank {mean.effective_rank:.1f} of {self.rows}"
         )
-        return f"{text}; {self.reason}: {self.levels.knob}" if self.reason else text
+        if not self.reason:
+            return text
+        knob = self.levels.knob
+        if max(self.peak[0], mean.spread) < DEAD:
+            knob = (
+                "so are the images, all alike: look at them, with visrep views"
+                if self.constant
+                else f"the images are not, so the net gives the same for each: {knob}"
+            )
+        return f"{text}; {self.reason}: {knob}"
 
     def report(self) -> dict[str, Any]:
         """Verdict, line and measures as plain values."""
@@ -169,6 +190,7 @@ class Health:
             "closed_since": self.closed_since,
             "rows": self.rows,
             "trusted": self.trusted,
+            "constant": self.constant,
         }
 
     def load(self, state: dict[str, Any]) -> None:

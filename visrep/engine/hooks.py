@@ -1,9 +1,12 @@
 """Observers of training. A hook looks and reports; the maths is in the task."""
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from visrep.engine.task import Batches, Task
+
+log = logging.getLogger("visrep")
 
 
 class Training(Protocol):
@@ -33,26 +36,37 @@ class Hook:
 
 
 class Evaluate(Hook):
-    """Calls `evaluate` every `every` updates, before the first and after the last one.
+    """Calls `evaluate` `times` times in all, evenly spread, the last time after the last update.
+
+    The first step does not wait for it. It is called on all processes; what goes wrong in it is a
+    warning, as no measurement on the way is worth a training. (Where processes take part in one
+    another's work, `evaluate` sees to it that all of them fail together.)
 
     Args:
         evaluate: returns metrics; it may put the net in eval mode, the hook puts it back.
-        every: updates between two calls.
+        times: how often; every update where there are fewer.
+        name: what the warning calls it.
     """
 
-    def __init__(self, evaluate: Callable[[], dict[str, float]], *, every: int) -> None:
+    def __init__(self, evaluate: Callable[[], dict[str, float]], *, times: int, name: str) -> None:
         self.evaluate = evaluate
-        self.every = max(1, every)
-
-    def before_training(self, trainer: Training) -> None:
-        if trainer.step == 0:
-            self._run(trainer)
+        self.times = times
+        self.name = name
 
     def after_step(self, trainer: Training) -> None:
-        if trainer.step % self.every == 0 or trainer.step == trainer.total_steps:
-            self._run(trainer)
+        if not is_due(trainer.step, trainer.total_steps, self.times):
+            return
+        try:
+            metrics = self.evaluate()
+        except Exception as error:
+            what = str(error) or type(error).__name__
+            log.warning("warning: %s of step %d failed: %s", self.name, trainer.step, what)
+        else:
+            trainer.write(metrics)
+        finally:
+            trainer.task.train()
 
-    def _run(self, trainer: Training) -> None:
-        metrics = self.evaluate()
-        trainer.task.train()
-        trainer.write(metrics)
+
+def is_due(step: int, total: int, times: int) -> bool:
+    """`step` is one of the `times` of 1 to `total` that divide it evenly, up to rounding."""
+    return step * times // total > (step - 1) * times // total

@@ -3,10 +3,8 @@
 import logging
 import os
 import platform
-import re
 import shlex
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,27 +13,13 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from visrep import __version__, dist, files, renamed, results
-from visrep.engine import parallel
+from visrep import __version__, dist, files, results
+from visrep.engine import continuing, known_data, lock, logs, parallel
+from visrep.engine.known_data import KnownData
 from visrep.engine.writers import Console, JsonLines, TensorBoard, Writer
-from visrep.errors import ConfigError
+from visrep.errors import ConfigError, UserError
 
 log = logging.getLogger("visrep")
-
-
-class Interrupted(BaseException):
-    """A signal asked the run to stop; a snapshot was saved. `code` is the exit code."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.code = 128 + signum
-
-
-# What may differ between a run and its continuation.
-VOLATILE = (
-    *("resume", "overwrite", "device", "threads", "workers", "log_every", "health"),
-    "published",  # what a paper says is no setting
-)
 
 
 @dataclass
@@ -50,6 +34,8 @@ class Run:
         command: the command line, as typed.
         log: the logger; its lines go to the console and `log.txt`.
         begun: the configuration in the folder, when a run is gone on with (main process only).
+        data: what it trains on, see `know_data`.
+        changed: they are others than those it was begun on, as `resume_data=changed` allows.
     """
 
     out: Path
@@ -59,6 +45,9 @@ class Run:
     command: str
     log: logging.Logger = field(default=log)
     begun: dict[str, Any] | None = None
+    computed: Sequence[str] = ()
+    data: KnownData | None = None
+    changed: bool = False
 
     def settle(self, cfg: DictConfig) -> None:
         """State what runs: `cfg`, with the values that nulls stood for, here and in `config.yaml`.
@@ -67,10 +56,34 @@ class Run:
         """
         settled = plain_config(cfg)
         if self.begun is not None:
-            _require_same(self.out, self.begun, self.config, settled)
+            continuing.require_same(
+                self.out,
+                self.begun,
+                self.config,
+                settled,
+                but=self.computed if self.changed else (),
+                data_known=self.data is not None,
+            )
         self.config = settled
         if dist.is_main():
             _write_config(self.out, settled)
+
+    def know_data(self, data: dict[str, Any], *, fixed: str = "", classes: bool = True) -> None:
+        """State what the run trains on: a record of `visrep.data.identity`.
+
+        Args:
+            fixed: why it can never go on with other data; "" where `resume_data=changed` lets it.
+            classes: has the net an output for each class?
+
+        Raises:
+            ConfigError: the run that is gone on with was begun on other data.
+        """
+        word = str(self.config.get("resume_data", "same"))
+        self.data = KnownData(data, word=word, fixed=fixed, classes_matter=classes)
+        if dist.is_main():
+            begun = self.begun is not None
+            self.changed = known_data.compare_and_keep(self.out, self.data, begun=begun)
+        dist.barrier()
 
     def writers(self, *, total: int, label: str) -> list[Writer]:
         """Console, `metrics.jsonl` and TensorBoard; none on other processes than the first."""
@@ -94,7 +107,7 @@ class Run:
         engine: str = "visrep",
         **extra: Any,
     ) -> None:
-        """Append one measured number to `results.jsonl` (main process only)."""
+        """Append one measured number to `results.jsonl` (main process only), once for all tries."""
         if not dist.is_main():
             return
         record = results.Record(
@@ -110,7 +123,9 @@ class Run:
             seed=self.seed,
             extra=extra,
         )
-        results.append(self.out / "results.jsonl", record)
+        path = self.out / "results.jsonl"
+        if self.begun is None or not results.holds(path, record):
+            results.append(path, record)
 
     def record_all(
         self,
@@ -139,8 +154,9 @@ def open_run(cfg: DictConfig, *, computed: Sequence[str] = ()) -> Run:
             with `Run.settle`.
 
     Raises:
-        ConfigError: the folder is not empty; `resume=must` finds none; or the run to be resumed
-            had another configuration (the message names the keys).
+        ConfigError: the folder is not empty; another command works in it; `resume=must` finds none;
+            or the run to be resumed had another configuration (the message names the keys).
+        UserError: the folder cannot be written to, or its `config.yaml` not read.
     """
     plain = plain_config(cfg)
     out = Path(str(plain["out"]))
@@ -157,9 +173,10 @@ def open_run(cfg: DictConfig, *, computed: Sequence[str] = ()) -> Run:
     begun = _claim(out, plain) if dist.is_main() else None
     if begun is not None:
         unknown_yet = [key for key in computed if OmegaConf.select(cfg, key) is None]
-        _require_same(out, begun, plain, but=unknown_yet)
+        known = known_data.read(out / known_data.FILE) is not None
+        continuing.require_same(out, begun, plain, but=unknown_yet, data_known=known)
     dist.barrier()
-    _start_log(out)
+    logs.start(out)
     if dist.is_main():
         _write_config(out, plain)
         files.write_text(out / "env.txt", environment())
@@ -171,6 +188,7 @@ def open_run(cfg: DictConfig, *, computed: Sequence[str] = ()) -> Run:
         config=plain,
         command=command_line(),
         begun=begun,
+        computed=computed,
     )
 
 
@@ -190,82 +208,56 @@ def _claim(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     resume = config.get("resume", "never")
     if resume not in ("never", "auto", "must"):
         raise ConfigError(f"resume={resume}: choose never, auto or must")
-    # What a run writes before its first result is no reason to refuse the folder to the next try.
-    filled = out.is_dir() and any(
-        entry.name not in ("config.yaml", "env.txt", "log.txt") for entry in out.iterdir()
+    try:
+        filled = _holds_something(out)
+        if resume == "must" and not (out / "config.yaml").exists():
+            raise ConfigError(
+                f"resume=must: there is no run in {out}; use resume=auto to start one"
+            )
+        if filled and config.get("overwrite"):
+            _require_run(out)
+        elif filled and resume == "never":
+            known = " or resume=auto to continue it" if "resume" in config else ""
+            raise ConfigError(
+                f"{out} is not empty: choose another out=, overwrite=true to replace it{known}"
+            )
+        lock.hold(out)
+        if filled and config.get("overwrite"):
+            _clear(out)
+            return None
+    except OSError as error:
+        raise UserError(
+            f"out={out}: {error.strerror or error}; choose a folder that can be written to"
+        ) from error
+    return continuing.begun(out) if filled else None
+
+
+def _holds_something(out: Path) -> bool:
+    """What a run writes before its first result is no reason to refuse the folder to the next."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"out={out} is a file: choose a folder")
+    early = ("config.yaml", "env.txt", "log.txt", known_data.FILE, lock.NAME)
+    return out.is_dir() and any(
+        entry.name not in early and not files.is_temporary(entry) for entry in out.iterdir()
     )
-    if resume == "must" and not (out / "config.yaml").exists():
-        raise ConfigError(f"resume=must: there is no run in {out}; use resume=auto to start one")
-    if not filled:
-        out.mkdir(parents=True, exist_ok=True)
-    elif config.get("overwrite"):
-        _clear(out)
-    elif resume == "never":
-        known = " or resume=auto to continue it" if "resume" in config else ""
-        raise ConfigError(
-            f"{out} is not empty: choose another out=, overwrite=true to replace it{known}"
-        )
-    elif (out / "config.yaml").exists():
-        text = (out / "config.yaml").read_text(encoding="utf-8")
-        return yaml.safe_load(
-            re.sub(r"(?<=_target_: )\S+", lambda m: renamed.module(m[0]) or m[0], text)
-        )
-    return None
 
 
-def _clear(out: Path) -> None:
-    """Remove what a run of ours leaves; a folder that holds something else is not ours to empty."""
-    import shutil
-
+def _require_run(out: Path) -> None:
+    """A folder that holds something else than a run of ours is not ours to empty."""
     if not (out / "config.yaml").exists():
         raise ConfigError(
             f"overwrite=true: {out} holds no run of visrep (no config.yaml), so it is left alone; "
             "choose another out="
         )
+
+
+def _clear(out: Path) -> None:
+    """Remove what a run of ours leaves, but for the lock that we hold."""
+    import shutil
+
     for entry in out.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-
-
-def _require_same(out: Path, begun: object, *configs: object, but: Iterable[str] = ()) -> None:
-    """Raise ConfigError unless every setting of `begun` is that of one of `configs`.
-
-    There are two where nulls became values: the run may have been begun before they did.
-    """
-    differing = [set(_differences(begun, config)) for config in configs]
-    changed = set.intersection(*differing).difference(but)
-    if changed:
-        raise ConfigError(
-            f"{out} was begun with another configuration ({', '.join(sorted(changed))}): give the "
-            "same values, or choose another out="
-        )
-
-
-def _differences(before: object, now: object, prefix: str = "") -> Iterator[str]:
-    """The dotted names of the settings that differ; one that is not there is null or empty."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in {*before, *now}:
-            if prefix or key not in VOLATILE:
-                yield from _differences(before.get(key), now.get(key), f"{prefix}{key}.")
-    elif before != now and any(value not in (None, [], {}) for value in (before, now)):
-        yield prefix.rstrip(".")
-
-
-def _start_log(out: Path) -> None:
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
-    if not dist.is_main():
-        out = out / f"log.rank{dist.rank()}.txt"
-    else:
-        console = logging.StreamHandler(sys.stdout)
-        console.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(console)
-        out = out / "log.txt"
-    to_file = logging.FileHandler(out, encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(to_file)
+        if entry.name != lock.NAME:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 _arguments: list[str] = []

@@ -65,13 +65,14 @@ def save(
         path.unlink(missing_ok=True)
 
 
-def latest(folder: str | Path) -> tuple[int, dict[str, Any]] | None:
+def latest(folder: str | Path, *, required: bool = False) -> tuple[int, dict[str, Any]] | None:
     """The newest whole snapshot as (step, state) with tensors on the CPU; None if there is none.
 
     Damaged ones are passed over; one log line names them and what is used instead.
 
     Raises:
-        UserError: a snapshot may not be read (permissions).
+        UserError: a snapshot may not be read (permissions); or there is none though one is
+            `required`.
     """
     damaged = []
     for step, path in _snapshots(Path(folder)):
@@ -88,6 +89,12 @@ def latest(folder: str | Path) -> tuple[int, dict[str, Any]] | None:
                 path.name,
             )
         return step, state
+    if required:
+        why = f"all are damaged: {' and '.join(damaged)}" if damaged else "there is none"
+        raise UserError(
+            f"resume=must: no snapshot in {folder} can be gone on with ({why}); use resume=auto to "
+            "start from the beginning"
+        )
     if damaged:
         log.warning(
             "%s: skipped the damaged %s; there is no other, so the run starts from the beginning",

@@ -7,7 +7,6 @@ step, and a run that was killed continues with the very numbers it would have ha
 """
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,16 +16,16 @@ import torch
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor, nn
 
-from visrep import dist
+from visrep import dist, signals
 from visrep.engine import offending_batch, parallel, snapshot
 from visrep.engine.health import VERDICTS, Health, stop, write_verdict
 from visrep.engine.hooks import Hook
+from visrep.engine.known_data import KnownData
 from visrep.engine.optim import set_learning_rate
 from visrep.engine.precision import autocast_dtype
-from visrep.engine.run import Interrupted
 from visrep.engine.task import Batches, Progress, Task, require_outputs
-from visrep.engine.writers import Meter, Writer
-from visrep.errors import ConfigError
+from visrep.engine.writers import SPEEDS, Meter, Writer
+from visrep.errors import ConfigError, UserError
 
 log = logging.getLogger("visrep")
 
@@ -46,9 +45,11 @@ class Trainer:
         precision: auto, fp32 or bf16.
         health: judges the embeddings of a method at readings; None for tasks that have none.
         accumulate: micro-batches per update; the loss is their mean.
-        snapshot_every: updates between snapshots, 0 for none; one is always written at the end
-            when it is not 0.
+        snapshot_every: updates between snapshots; one is always written at the end. 0: only when a
+            signal ends the run. None: none at all, for what cannot be gone on with.
         log_every: updates between two lines of metrics.
+        resume: must: a whole snapshot in `out` is required; else one is taken where there is one.
+        data: what the batches are made of, kept with a snapshot and compared with its own.
         hooks: observers, called after every update.
         writers: where metrics go.
 
@@ -70,8 +71,10 @@ class Trainer:
         precision: str = "auto",
         health: Health | None = None,
         accumulate: int = 1,
-        snapshot_every: int = 0,
+        snapshot_every: int | None = None,
         log_every: int = 10,
+        resume: str = "auto",
+        data: KnownData | None = None,
         hooks: Sequence[Hook] = (),
         writers: Sequence[Writer] = (),
     ) -> None:
@@ -95,12 +98,16 @@ class Trainer:
         self.accumulate = accumulate
         self.snapshot_every = snapshot_every
         self.log_every = log_every
+        self.resume = resume
+        self.data = data
         self.hooks = list(hooks)
         self.writers = list(writers)
         self.step = 0  # updates done
+        self.meter = Meter(start=0, total=total_steps)
+        self.last: dict[str, float] = {}  # the last reading
+        self._unwritten: UserError | None = None
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        self._signal: int | None = None
 
     @property
     def progress(self) -> Progress:
@@ -113,31 +120,34 @@ class Trainer:
         Raises:
             Diverged: loss, gradients or weights are not finite, or the embeddings have collapsed;
                 the batch is in the run folder (see `offending_batch`), as is the verdict.
-            Interrupted: SIGINT or SIGTERM arrived; a snapshot was saved first.
+            Interrupted: SIGINT or SIGTERM came to this process or another; a snapshot was saved.
         """
+        with signals.held() as held:
+            return self._fit(held)
+
+    def _fit(self, held: signals.Held) -> dict[str, float]:
         self._resume()
         model = parallel.wrap(self.task)
-        meter = Meter(start=self.step, total=self.total_steps)
         stream = self.batches.iterate(self.step * self.accumulate)
-        last: dict[str, float] = {}
         self.task.train()
-        handlers = self._catch_signals()
+        agreement = parallel.Agreement()
         try:
             for hook in self.hooks:
                 hook.before_training(self)
             while self.step < self.total_steps:
                 set_learning_rate(self.optimizer, self.schedule(self.step / self.total_steps))
-                embeddings = self._update(model, stream, meter)
+                embeddings = self._update(model, stream)
                 self.step += 1
-                if self.step == 1 and self.health is not None and embeddings is not None:
-                    self.health.begin(embeddings)
-                if self.step % self.log_every == 0 or self.step == self.total_steps:
-                    last = self._log(meter, embeddings)
+                reading = self.step % self.log_every == 0 or self.step == self.total_steps
+                if reading:
+                    self._log(embeddings)
                 for hook in self.hooks:
                     hook.after_step(self)
-                if self._signal is not None:
-                    self._save()
-                    raise Interrupted(self._signal)
+                if reading:
+                    self._require_written()
+                asked = agreement.on(held.signum)
+                if asked:
+                    raise signals.Interrupted(asked, self._save_for_later())
                 if self.snapshot_every and (
                     self.step % self.snapshot_every == 0 or self.step == self.total_steps
                 ):
@@ -146,27 +156,29 @@ class Trainer:
             for hook in self.hooks:
                 hook.after_training(self)
         finally:
-            for signum, handler in handlers.items():
-                signal.signal(signum, handler)
             for writer in self.writers:
                 writer.close()
-        return last
+        return self.last
 
     def write(self, metrics: dict[str, float]) -> None:
-        """Hand metrics of the present step to every writer (main process only)."""
+        """Hand metrics of the present step to every writer (main process only).
+
+        What cannot be written ends the run at the next reading, see `_require_written`.
+        """
         if dist.is_main():
             for writer in self.writers:
-                writer.write(self.step, metrics)
+                try:
+                    writer.write(self.step, metrics)
+                except UserError as error:
+                    self._unwritten = error
 
-    def _update(
-        self, model: nn.Module, stream: Iterator[dict[str, Any]], meter: Meter
-    ) -> Tensor | None:
+    def _update(self, model: nn.Module, stream: Iterator[dict[str, Any]]) -> Tensor | None:
         """One update; returns the embeddings that the task hands out, if it does."""
         images, total, embeddings = 0, torch.zeros((), device=self.device), None
         for micro in range(self.accumulate):
             started = time.perf_counter()
             batch = next(stream)
-            meter.data_time += time.perf_counter() - started
+            self.meter.data_time += time.perf_counter() - started
             images += int(batch["size"]) * dist.world_size()
             with (
                 parallel.no_sync(model, micro < self.accumulate - 1),
@@ -177,12 +189,14 @@ class Trainer:
                 outputs = model(batch)
                 require_outputs(self.task, outputs, embeddings=self.health is not None)
                 embeddings = outputs.pop("embeddings", None)
+                if self.step == 0 and self.health is not None and embeddings is not None:
+                    self.health.begin(embeddings, batch.get("views", ()))
                 loss = outputs["loss"] / self.accumulate
             with parallel.no_sync(model, micro < self.accumulate - 1):
                 loss.backward()
-            meter.add(outputs)
+            self.meter.add(outputs)
             total += loss.detach()
-        meter.images += images
+        self.meter.images += images
         self.watch.mark(self.step, total)
         self.task.before_update(self.progress)
         self.optimizer.step()
@@ -190,8 +204,8 @@ class Trainer:
         self.task.after_update(Progress(self.step + 1, self.total_steps))
         return embeddings
 
-    def _log(self, meter: Meter, embeddings: Tensor | None) -> dict[str, float]:
-        metrics = meter.read(self.step)
+    def _log(self, embeddings: Tensor | None) -> None:
+        metrics = self.meter.read(self.step)
         metrics["lr"] = float(self.optimizer.param_groups[0]["lr"])
         self._require_finite()
         if self.health is not None and embeddings is not None:
@@ -203,7 +217,16 @@ class Trainer:
             if self.out is not None and dist.is_main():
                 snapshot.set_aside(self.out / "snapshots", after=self.health.trusted)
             stop(self.out, self.health.report())
-        return metrics
+        self.last = metrics
+
+    def _require_written(self) -> None:
+        """End the run, all processes together, after a snapshot, when metrics were lost."""
+        lost = torch.tensor(float(self._unwritten is not None), device=self.device)
+        if not dist.sum(lost):
+            return
+        self._save()
+        why = self._unwritten or "the first process cannot write the metrics"
+        raise UserError(f"{why}; the snapshot of step {self.step} is saved, go on by resume=auto")
 
     # What is not well
 
@@ -235,9 +258,26 @@ class Trainer:
     # Snapshots
 
     def state(self) -> dict[str, Any]:
-        """All that a resumed run needs."""
-        state = {"task": self.task.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return state if self.health is None else state | {"health": self.health.state()}
+        """All that a resumed run needs; all processes call it together."""
+        state = {
+            "task": self.task.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "meter": self.meter.state(),
+            "last": {k: v for k, v in self.last.items() if k not in SPEEDS},
+            "total_steps": self.total_steps,
+        }
+        if self.health is not None:
+            state["health"] = self.health.state()
+        if self.data is not None:
+            state["data"] = self.data.digest
+        return state
+
+    def _save_for_later(self) -> str:
+        """Save when the run can be gone on with; what to tell whoever stopped it."""
+        if self.out is None or self.snapshot_every is None:
+            return ""
+        self._save()
+        return signals.SAVED
 
     def _save(self) -> None:
         if self.out is None:
@@ -248,30 +288,47 @@ class Trainer:
             if not self.health.suspect():
                 self.health.trusted = self.step
             trusted = self.health.trusted
-        if dist.is_main():
-            snapshot.save(self.out / "snapshots", self.step, self.state(), spare=trusted)
+        snapshot.save(self.out / "snapshots", self.step, self.state(), spare=trusted)
         dist.barrier()
 
     def _resume(self) -> None:
-        found = snapshot.latest(self.out / "snapshots") if self.out is not None else None
-        if found is None:
-            return
-        self.step, state = found
+        required = self.resume == "must"
+        found = (
+            None if self.out is None else snapshot.latest(self.out / "snapshots", required=required)
+        )
+        if found is not None:
+            self._load(*found)
+        for writer in self.writers:  # an earlier try may have left lines without a snapshot
+            reading = writer.rewind(self.step if found else -1)
+            self.last = {k: v for k, v in reading.items() if k != "step"} | self.last
+        self.meter.start(self.step)
+
+    def _load(self, step: int, state: dict[str, Any]) -> None:
+        if self.data is not None and "data" in state:
+            self.data.changed_since(state["data"], self.out)
+        if step > self.total_steps:
+            raise UserError(
+                f"{self.out}: its snapshot is that of step {step}, and the run has "
+                f"{self.total_steps}; give it as many steps as it was begun with"
+            )
+        self.step = step
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.health is not None and "health" in state:
             self.health.load(state["health"])
-        for writer in self.writers:
-            writer.rewind(self.step)
-        log.info("resumed from the snapshot of step %d/%d", self.step, self.total_steps)
-
-    def _catch_signals(self) -> dict[int, Any]:
-        def note(signum: int, _frame: object) -> None:
-            self._signal = signum
-
-        try:
-            return {
-                signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)
-            }
-        except ValueError:  # not in the main thread: whoever started us handles signals
-            return {}
+        if "meter" in state:  # not before 0.3
+            self.meter.load(state["meter"])
+            self.last = state["last"]
+        log.info("resumed from the snapshot of step %d/%d", step, self.total_steps)
+        before = state.get("total_steps", self.total_steps)
+        if before != self.total_steps and step < self.total_steps:
+            rate = self.optimizer.param_groups[0]["lr"]
+            set_learning_rate(self.optimizer, self.schedule(step / self.total_steps))
+            log.info(
+                "the run has %d steps instead of %d: its learning rate, a function of step / "
+                "steps, goes on from %.4g with %.4g",
+                self.total_steps,
+                before,
+                rate,
+                self.optimizer.param_groups[0]["lr"],
+            )

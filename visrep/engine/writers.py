@@ -17,6 +17,10 @@ from visrep import dist, files
 log = logging.getLogger("visrep")
 
 
+# Of a reading, what is measured with a clock: never the same twice, so no part of a snapshot.
+SPEEDS = ("images_per_s", "data_share", "eta_s")
+
+
 class Writer(Protocol):
     """Takes the metrics of a step."""
 
@@ -24,8 +28,8 @@ class Writer(Protocol):
         """Note `metrics`, measured after `step` updates."""
         ...
 
-    def rewind(self, step: int) -> None:
-        """Training goes on from `step`: forget what was noted later."""
+    def rewind(self, step: int) -> dict[str, float]:
+        """Training goes on from `step`: forget what was noted later; the reading of `step`."""
         ...
 
     def close(self) -> None:
@@ -36,16 +40,22 @@ class Writer(Protocol):
 class Meter:
     """Means of logged scalars since the last reading, with speed and time to go.
 
-    The sums stay on the device: only a reading, which all processes take together, waits for it.
+    The sums stay on the device: only a reading waits for it, which all processes take together
+    where what is added is each one's own (`shared`).
     """
 
-    def __init__(self, *, start: int, total: int) -> None:
+    def __init__(self, *, start: int, total: int, shared: bool = True) -> None:
         self.total = total
+        self.shared = shared
         self.sums: dict[str, Tensor] = {}
         self.count = 0
         self.images = 0
         self.data_time = 0.0
-        self.last_step = start
+        self.start(start)
+
+    def start(self, step: int) -> None:
+        """Time runs from now on, from `step` on."""
+        self.last_step = step
         self.last_time = time.perf_counter()
 
     def add(self, outputs: dict[str, Tensor]) -> None:
@@ -62,8 +72,9 @@ class Meter:
             # Of the whole batch, with one wait for the device.
             device = next(iter(self.sums.values())).device
             sums = torch.stack([value.to(device) for value in self.sums.values()])
-            means = dist.mean(sums / self.count).tolist()
-            metrics = dict(zip(self.sums, means, strict=True))
+            means = sums / self.count
+            whole = dist.mean(means) if self.shared else means
+            metrics = dict(zip(self.sums, whole.tolist(), strict=True))
         now = time.perf_counter()
         elapsed = max(now - self.last_time, 1e-9)
         steps = max(step - self.last_step, 1)
@@ -73,6 +84,22 @@ class Meter:
         self.sums, self.count, self.images, self.data_time = {}, 0, 0, 0.0
         self.last_step, self.last_time = step, now
         return metrics
+
+    def state(self) -> dict[str, Any]:
+        """The sums so far of every process, for a snapshot; all processes call it together."""
+        names = list(self.sums)
+        rows = torch.stack([self.sums[name].cpu() for name in names]) if names else torch.zeros(0)
+        device = self.sums[names[0]].device if names else "cpu"
+        # processes x names
+        everyone = dist.gather(rows[None].to(device)).cpu() if self.shared else rows[None]
+        return {"names": names, "sums": everyone, "count": self.count}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`; with another number of processes, each gets the mean of the sums."""
+        rows = state["sums"]
+        mine = rows[dist.rank()] if len(rows) == dist.world_size() else rows.mean(dim=0)
+        self.sums = dict(zip(state["names"], mine.unbind(), strict=True))
+        self.count = state["count"]
 
 
 class Console:
@@ -88,7 +115,7 @@ class Console:
         shown = " ".join(
             f"{name} {value:.4g}"
             for name, value in metrics.items()
-            if name not in ("eta_s", "data_share", "images_per_s", "health")
+            if name not in (*SPEEDS, "health")
         )
         speed = ""
         if "images_per_s" in metrics:
@@ -105,9 +132,10 @@ class Console:
         eta = f"eta {clock(metrics['eta_s'])} " if "eta_s" in metrics else ""
         log.info("%s: %s%d/%d %s%s", self.label, eta, step, self.total, shown, speed)
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int) -> dict[str, float]:
         if self.bar is not None:
-            self.bar.update(step - self.bar.n)
+            self.bar.update(max(step, 0) - self.bar.n)
+        return {}
 
     def close(self) -> None:
         if self.bar is not None:
@@ -132,20 +160,26 @@ class JsonLines:
     def write(self, step: int, metrics: dict[str, float]) -> None:
         # Strict JSON has no NaN; what is not finite is left out.
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step, **finite}) + "\n")
+        files.append_line(self.path, json.dumps({"step": step, **finite}))
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int) -> dict[str, float]:
         if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+            return {}
+        reading: dict[str, float] = {}
+        kept, unreadable = [], 0
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                if json.loads(line)["step"] <= step:
+                metrics = json.loads(line)
+                if metrics["step"] <= step:
                     kept.append(line + "\n")
-            except (ValueError, KeyError):
-                continue  # the line that the kill cut short
+                if metrics["step"] == step and SPEEDS[0] in metrics:  # no evaluation
+                    reading = metrics
+            except (ValueError, KeyError, TypeError):  # such as the line that a kill cut short
+                unreadable += 1
+        if unreadable:
+            log.warning("%s: dropped %d lines that are no reading", self.path, unreadable)
         files.write_text(self.path, "".join(kept))
+        return reading
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -158,18 +192,36 @@ class TensorBoard:
         self.folder = folder
         self.writer: Any = None  # imported late: it takes seconds
         self.purge: int | None = None
+        self.lost = False
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        if self.writer is None:
-            from torch.utils.tensorboard import SummaryWriter
+        if self.lost:
+            return
+        try:
+            if self.writer is None:
+                from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(self.folder), purge_step=self.purge)
-        for name, value in metrics.items():
-            self.writer.add_scalar(name, value, step)
+                self.writer = SummaryWriter(str(self.folder), purge_step=self.purge)
+            for name, value in metrics.items():
+                self.writer.add_scalar(name, value, step)
+        except OSError as error:
+            self._lose(error)
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int) -> dict[str, float]:
         self.purge = step + 1
+        return {}
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+        if self.writer is not None and not self.lost:
+            try:
+                self.writer.close()
+            except OSError as error:
+                self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        self.lost = True
+        log.warning(
+            "the TensorBoard files in %s cannot be written (%s): going on without them",
+            self.folder,
+            error.strerror or error,
+        )

@@ -1,5 +1,9 @@
 """The demo's chain, without running it: its order and its commands."""
 
+import subprocess
+import sys
+import time
+
 import pytest
 
 from visrep import config
@@ -37,3 +41,42 @@ def test_both_sides_are_measured_alike(cfg, tmp_path):
     assert len(names) == 2 + cfg.seeds + cfg.draws * len(cfg.labels)
     for name in names:
         assert plain(named[name]) == plain(named[name.replace("-pretrained", "-random")])
+
+
+@pytest.mark.slow
+def test_a_demo_that_is_killed_leaves_no_job_and_goes_on(tmp_path):
+    """SIGKILL, then a second call, which SIGTERM ends with its code once its jobs have saved."""
+    out, steps = tmp_path / "demo", tmp_path / "demo/pretrain/metrics.jsonl"
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "visrep", "demo", f"out={out}", "jobs=1", "seeds=1", "draws=1"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def count() -> int:
+        return len(steps.read_text().splitlines()) if steps.exists() else 0
+
+    def until_more_than(before: int, demo: subprocess.Popen) -> None:
+        while count() <= before:
+            assert demo.poll() is None, demo.stdout.read()
+            time.sleep(0.05)
+
+    demo = start()
+    until_more_than(0, demo)
+    demo.kill()
+    demo.wait()
+    log = out / ".done/pretrain.log"
+    end = time.monotonic() + 30
+    while "the snapshot is saved" not in log.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    before = count()
+    demo = start()
+    until_more_than(before, demo)
+    demo.terminate()
+    said = demo.stdout.read().decode()
+    assert demo.wait() == 143 and "its jobs have ended, the same command goes on" in said
+    assert "resumed from the snapshot of step" in log.read_text()
+    assert "the snapshot is saved" in log.read_text()

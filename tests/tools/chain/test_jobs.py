@@ -1,10 +1,14 @@
 """The runner of chains: order, needs, what is made again, and what a failed job ends."""
 
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from visrep import signals
 from visrep.errors import UserError
 from visrep.tools.chain import jobs
 
@@ -20,6 +24,13 @@ def commands(monkeypatch, tmp_path):
         "import sys\n"
         "place = dict(a.split('=', 1) for a in sys.argv[2:])['out']\n"
         "open(place + '/ran', 'a').write('x')\n"
+        "if sys.argv[1] == 'train':\n"
+        "    import os, signal, time\n"
+        "    from pathlib import Path\n"
+        "    def save(*_): Path(place + '/saved').write_text('x'); sys.exit(143)\n"
+        "    signal.signal(signal.SIGTERM, save)\n"
+        "    Path(place + '/parent').write_text(os.environ['VISREP_PARENT'])\n"
+        "    time.sleep(60)\n"
         "sys.exit('broken: no such thing') if sys.argv[1] == 'fail' else None\n"
     )
     (package / "__init__.py").write_text("")
@@ -95,3 +106,38 @@ def test_a_tolerated_code_ends_a_job_and_its_users_only(commands, capsys):
     chain[0] = Job("a", ("ok",), (), 1, tolerated=(1,))
     run_all(chain, commands, slots=1)  # a failure leaves no mark
     assert [ran(commands, name) for name in "abcd"] == [2, 1, 1, 1]
+
+
+def train_two(out: Path, meanwhile) -> None:
+    """A chain of two jobs that run until they are told to end; `meanwhile` is called then."""
+    begun = [out / name / "parent" for name in "ab"]
+
+    def wait_for_both() -> None:
+        while not all(path.exists() and path.read_text() for path in begun):
+            time.sleep(0.02)
+        meanwhile()
+
+    threading.Thread(target=wait_for_both, daemon=True).start()
+    chain = [Job("a", ("train",), (), 1), Job("b", ("train",), (), 1), Job("c", ("ok",), (), 1)]
+    run_all(chain, out, slots=2)
+
+
+def test_a_signal_ends_the_jobs_and_waits_for_what_they_save(commands):
+    with pytest.raises(signals.Interrupted) as caught, signals.raised():
+        train_two(commands, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert caught.value.code == 143 and "goes on" in caught.value.note
+    assert all((commands / name / "saved").exists() for name in "ab")
+    assert not (commands / "c").exists() and not jobs._processes
+
+
+def test_a_failure_ends_the_other_jobs_too(commands):
+    chain = [Job("a", ("train",), (), 1), Job("b", ("fail",), (), 1)]
+    with pytest.raises(UserError, match="b failed"):
+        run_all(chain, commands, slots=2)
+    assert not jobs._processes
+
+
+def test_jobs_know_whom_to_follow(commands):
+    with pytest.raises(signals.Interrupted), signals.raised():
+        train_two(commands, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert (commands / "a" / "parent").read_text() == str(os.getpid())

@@ -1,6 +1,8 @@
 """`visrep detect`: engines, records, files, and what it says about mistakes."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +12,11 @@ from visrep import results
 from visrep.config import compose
 from visrep.d2 import installed
 from visrep.d2.tasks import recipe_of
+from visrep.data.images import BrokenImages
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
-from visrep.transfer.detection import detect, prediction
+from visrep.transfer.detection import detect, detector_file, engine_d2, engine_tv, prediction
 from visrep.weights import save_encoder
 
 SMALL = [
@@ -122,9 +125,146 @@ def test_a_run_is_resumed_from_its_snapshot(weights, data, tmp_path):
     out = tmp_path / "cut"
     run(weights, out, "engine=torchvision", "snapshot_every=2", "resume=auto")
     (out / "snapshots" / "step-000000003.pt").unlink()
+    (out / "detector.safetensors").unlink()
     (out / "results.jsonl").unlink()
     again = run(weights, out, "engine=torchvision", "snapshot_every=2", "resume=auto")
     assert [(r.metric, r.value) for r in again] == [(r.metric, r.value) for r in whole]
+
+
+BOTH = ["torchvision", pytest.param("detectron2", marks=pytest.mark.detectron2)]
+
+
+def again(out, detector, *overrides):
+    """A detector that was kept, measured on the test part."""
+    given = [f"detector={detector}", "detection=scenes", f"out={out}", "threads=1", *overrides]
+    detect.main(compose("detect", given)[0])
+    return results.read(out / "results.jsonl")
+
+
+def values(records):
+    return {record.metric: record.value for record in records}
+
+
+@pytest.mark.parametrize("engine", BOTH)
+@pytest.mark.parametrize("head", ["c4", "fpn"])
+def test_a_kept_detector_gives_its_numbers_again(
+    weights, data, tmp_path, monkeypatch, engine, head
+):
+    """With the statistics that precise batch norm gave it; by its own engine unless told."""
+    out = tmp_path / "run"
+    first = run(weights, out, f"engine={engine}", f"head={head}", "precise_bn=2", "outputs=masks")
+    monkeypatch.setattr(detect, "instantiate", lambda node: data[1])
+    for number, path in enumerate((out, out / detector_file.NAMES[engine])):
+        second = again(tmp_path / f"again{number}", path)
+        assert values(second) == values(first)
+        for a, b in zip(first, second, strict=True):
+            assert (a.engine, a.weights, a.init, a.extra) == (b.engine, b.weights, b.init, b.extra)
+    assert values(first)["coco_AP"] != -1
+    kept = detector_file.read(out)
+    assert kept.classes == ["square", "disc"] and kept.encoder == first[0].weights
+    assert first[0].extra["detector"] == kept.sha256
+    assert (out / "detectron2.yaml").exists() == (engine == "detectron2")
+    with pytest.raises(ConfigError, match="detector is in out="):
+        again(out, out, "overwrite=true")
+    assert detector_file.read(out).sha256 == kept.sha256
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("engine", ["torchvision", "detectron2"])
+def test_a_kept_detector_is_measured_by_the_other_engine(
+    weights, data, tmp_path, monkeypatch, engine
+):
+    other = {"torchvision": "detectron2", "detectron2": "torchvision"}[engine]
+    first = run(weights, tmp_path / "run", f"engine={engine}")
+    monkeypatch.setattr(detect, "instantiate", lambda node: data[1])
+    second = again(tmp_path / "again", tmp_path / "run", f"engine={other}")
+    assert {record.engine for record in second} == {other}
+    assert values(second) == pytest.approx(values(first), abs=0.1)
+
+
+def test_classes_are_matched_by_name(weights, data, tmp_path, monkeypatch):
+    first = run(weights, tmp_path / "run", "engine=torchvision")
+    turned = [
+        dataclasses.replace(
+            record,
+            boxes=[dataclasses.replace(box, category=1 - box.category) for box in record.boxes],
+        )
+        for record in data[1].records
+    ]
+    other = dataclasses.replace(data[1], classes=["disc", "square"], records=turned)
+    monkeypatch.setattr(detect, "instantiate", lambda node: other)
+    assert values(again(tmp_path / "turned", tmp_path / "run")) == values(first)
+    other.classes[0] = "dish"
+    with pytest.raises(ConfigError, match="only one of them has disc, dish"):
+        again(tmp_path / "renamed", tmp_path / "run")
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_what_is_cut_short_after_training_is_not_trained_again(
+    weights, data, tmp_path, monkeypatch, engine
+):
+    whole = run(weights, tmp_path / "whole", f"engine={engine}", "resume=auto")
+
+    def cut(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(detect, "_gathered", cut)
+        run(weights, tmp_path / "cut", f"engine={engine}", "resume=auto")
+    for trainer in (engine_d2, engine_tv):
+        monkeypatch.setattr(trainer, "train", cut)
+    resumed = run(weights, tmp_path / "cut", f"engine={engine}", "resume=auto")
+    assert values(resumed) == values(whole)
+
+
+@pytest.mark.detectron2
+def test_detectron2_reads_what_is_kept(weights, data, tmp_path):
+    """By its own checkpointer, its own config beside it."""
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+
+    from visrep.d2.backbone import add_visrep_config
+
+    out = tmp_path / "run"
+    run(weights, out, "engine=detectron2", "head=fpn")
+    cfg = get_cfg()
+    add_visrep_config(cfg)
+    cfg.merge_from_file(str(out / "detectron2.yaml"))
+    model = build_model(cfg)
+    left = DetectionCheckpointer(model).load(str(out / "model_final.pth"))
+    kept = detector_file.read(out).tensors
+    state = model.state_dict()
+    assert kept and all(torch.equal(state[name], tensor) for name, tensor in kept.items())
+    assert left["__author__"] == "visrep"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "give weights="),
+        (["weights=x", "detector=y"], "give weights="),
+        (["weights=x"], "give a value: task=..., one of .*scenes"),
+        (["detector=x", "task=scenes"], "detector= brings its own task: leave it out"),
+        (["detector=x", "nms_threshold=0.3"], "brings its own nms_threshold"),
+        (["detector=absent.pth"], "absent.pth"),
+    ],
+)
+def test_what_is_given_must_fit_together(tmp_path, given, message):
+    out = tmp_path / "run"
+    cfg, _ = compose("detect", [*given, "detection=scenes", f"out={out}"])
+    with pytest.raises(UserError, match=message):
+        detect.main(cfg)
+    assert not out.exists()
+
+
+def test_files_that_hold_no_detector_are_refused(weights, tmp_path):
+    foreign, damaged = tmp_path / "foreign.pth", tmp_path / "model_final.pth"
+    torch.save({"model": {}}, foreign)
+    damaged.write_bytes(b"PK no archive")
+    for path in (weights, foreign, damaged, tmp_path / "absent", tmp_path):
+        with pytest.raises(UserError, match=str(path.name)):
+            detector_file.read(path)
 
 
 def test_engine_auto_says_what_it_takes_and_why(monkeypatch):
@@ -204,20 +344,64 @@ def test_settings_of_detectron2_need_detectron2(weights, data, tmp_path):
         run(weights, tmp_path / "run", "engine=torchvision", "d2_opts=[SOLVER.GAMMA,0.5]")
 
 
-def test_classes_and_names_must_agree(tmp_path, monkeypatch):
-    import dataclasses
-
+def test_both_parts_are_looked_at_as_the_configuration_says(tmp_path, monkeypatch):
     from omegaconf import OmegaConf
 
     train = shapes(tmp_path / "train", images=2, seed=0)
-    sets = {"train": train, "test": dataclasses.replace(train, classes=["square"])}
-    monkeypatch.setattr(detect, "instantiate", lambda node: sets.get(node))
-    cfg = OmegaConf.create({"detection": {"train": "train", "test": "test"}})
-    with pytest.raises(ConfigError, match=r"different classes \(2 and 1\)"):
+    test = shapes(tmp_path / "test", images=3, seed=1, name="shapes/test")
+    asked = {}
+
+    def made(node, **arguments):
+        asked[node.part] = arguments
+        return {"train": train, "test": test, "none": None}[node.part]
+
+    monkeypatch.setattr(detect, "instantiate", made)
+    nodes = {"train": {"part": "train", "masks": True}, "test": {"part": "test"}, "classes": None}
+    cfg = OmegaConf.create({"detection": nodes, "outputs": "boxes", "max_broken": 0.4})
+    assert detect.read_data(cfg) == (train, test)
+    assert asked == {"train": {"masks": False}, "test": {}}, "only a reader that has the choice"
+    (tmp_path / "test/001.png").write_bytes(b"")
+    kept = detect.read_data(cfg)[1]
+    assert [r.id for r in kept.records] == ["000", "002"] and len(kept.broken.files) == 1
+    cfg.max_broken = 0.1
+    with pytest.raises(UserError, match=r"1 of 3 images cannot be read.*001\.png"):
         detect.read_data(cfg)
-    sets["test"] = dataclasses.replace(train, records=train.records + train.records[:1])
-    with pytest.raises(UserError, match="two images are called '000'"):
-        detect.read_data(cfg)
-    del sets["test"]
+    cfg.detection.test.part = "none"
     with pytest.raises(ConfigError, match="to train and to test on"):
         detect.read_data(cfg)
+
+
+def spoil(path):
+    """Break a png between its ends, which no look at the ends shows."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "engine", ["torchvision", pytest.param("detectron2", marks=pytest.mark.detectron2)]
+)
+def test_images_that_break_late_are_passed_over_and_recorded(
+    weights, data, tmp_path, engine, capsys
+):
+    train, test = data
+    for dataset, number in ((train, 2), (test, 1)):
+        dataset.broken = BrokenImages(0.3, len(dataset.records))
+        spoil(Path(dataset.records[number].file))
+    records = run(weights, tmp_path / "run", f"engine={engine}", "iterations=12")
+    assert all(record.extra["left_out"] == [test.records[1].file] for record in records)
+    assert set(train.broken.files) == {train.records[2].file}
+    assert set(prediction.load(tmp_path / "run/predictions.json")) == {"000", "002", "003"}
+    said = capsys.readouterr().out
+    assert f"skipped image {train.records[2].file}" in said
+    assert f"skipped image {test.records[1].file}" in said
+
+
+@pytest.mark.parametrize(
+    "engine", ["torchvision", pytest.param("detectron2", marks=pytest.mark.detectron2)]
+)
+def test_more_broken_images_than_tolerated_end_the_run(weights, data, tmp_path, engine):
+    spoil(Path(data[0].records[2].file))
+    with pytest.raises(UserError, match=r"1 of 6 images cannot be read.*002\.png"):
+        run(weights, tmp_path / "run", f"engine={engine}", "iterations=12")

@@ -1,21 +1,28 @@
 """The Detectron2 engine: its config, weights in place, data, and runs of a few iterations."""
 
+import contextlib
 import dataclasses
+import itertools
 import logging
 import math
 
 import pytest
 import torch
 
+from tests.processes import run_on_two
 from tests.transfer.detection.shapes import shapes, small_recipe
-from visrep.d2.data import register, training_loader
+from visrep import dist, signals
+from visrep.d2.data import register
+from visrep.d2.loader import TrainingLoader
 from visrep.d2.pkl import detectron2_name
 from visrep.d2.settings import detection_settings, held_by_detectron2, norm_name
 from visrep.d2.tasks import recipe_of
 from visrep.d2.weights import place
+from visrep.data.images import BrokenImages
 from visrep.data.preprocess import Preprocess
 from visrep.engine import optim
 from visrep.engine.run import Run
+from visrep.engine.writers import Meter
 from visrep.errors import ConfigError, Diverged, UserError
 from visrep.nn.resnet import ResNet
 from visrep.transfer.detection import engine_d2
@@ -214,11 +221,33 @@ def test_rare_classes_are_drawn_more_often_where_the_task_says_so(run, data):
     def sampler(**settings):
         recipe = small_recipe(**settings)
         cfg = engine_d2.configure(encoder(), PREPROCESS, data, recipe, run=run, workers=0)
-        return training_loader(cfg, seed=0).dataset.dataset.sampler
+        return TrainingLoader(cfg, seed=0, start=0, broken=BrokenImages(0, 1)).sampler
 
     lvis = sampler(detectron2=recipe_of("lvis05_fpn_1x").detectron2)
     assert isinstance(lvis, RepeatFactorTrainingSampler)
     assert not isinstance(sampler(), RepeatFactorTrainingSampler)
+
+
+@needs
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_are_a_function_of_their_number(run, data, workers):
+    recipe = small_recipe(train_sizes=[32, 40, 48])
+    cfg = engine_d2.configure(encoder(), PREPROCESS, data, recipe, run=run, workers=workers)
+
+    def batches(start, count):
+        loader = TrainingLoader(cfg, seed=3, start=start, broken=BrokenImages(0, 1))
+        return list(itertools.islice(loader, count))
+
+    straight, late = batches(0, 9), batches(6, 3)
+    assert len({image["image_id"] for batch in straight for image in batch}) == len(data.records)
+    for one, other in zip(straight[6:], late, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert a["image_id"] == b["image_id"] and torch.equal(a["image"], b["image"])
+            assert torch.equal(a["instances"].gt_boxes.tensor, b["instances"].gt_boxes.tensor)
+    sides = {image["image"].shape[-2:] for batch in straight for image in batch}
+    assert len(sides) > 2, "the sizes are drawn"
+    for batch in straight:
+        assert len({image["width"] > image["height"] for image in batch}) == 1
 
 
 @needs
@@ -323,3 +352,34 @@ def test_norms_have_no_weight_decay(run, data):
         ours = optim.parameter_groups(model, lr=0.1, weight_decay=1e-4, exclude=["norm"])
         want = {id(p): group["weight_decay"] for group in ours for p in group["params"]}
         assert theirs == want and set(want.values()) == {0.0, 1e-4}
+
+
+def read_on_main() -> dict:
+    """A reading of what Detectron2 has brought together on the main process only."""
+    meter = Meter(start=0, total=4, shared=False)
+    if not dist.is_main():
+        return {}
+    meter.add({"loss": torch.tensor(3.0)})
+    return {"loss": meter.read(1)["loss"]}
+
+
+def test_a_reading_of_one_process_does_not_wait_for_others():
+    assert run_on_two(read_on_main) == ({"loss": 3.0}, {})
+
+
+@needs
+def test_a_signal_saves_a_snapshot_of_that_step(run, data):
+    @contextlib.contextmanager
+    def told():
+        held = signals.Held()
+        held.signum = 15
+        yield held
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(signals.Interrupted) as caught:
+        patch.setattr(signals, "held", told)
+        train(run, data, iterations=3, snapshot_every=0)
+    assert caught.value.code == 143 and caught.value.note == signals.SAVED
+    assert [path.name for path in (run.out / "snapshots").iterdir()] == ["step-000000001.pt"]
+    train(run, data, iterations=3, snapshot_every=2)
+    names = sorted(path.name for path in (run.out / "snapshots").iterdir())
+    assert names == ["step-000000002.pt", "step-000000003.pt"]  # the last one is always kept

@@ -1,5 +1,6 @@
 """The torchvision engine: its parts against plain formulas, its detectors end to end."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torchvision.ops import roi_align
 
 from tests.transfer.detection.shapes import shapes, small_recipe
+from visrep.data.detection import Box, ImageRecord
 from visrep.data.preprocess import Preprocess
 from visrep.engine import optim
 from visrep.engine.trainer import Trainer
@@ -233,6 +235,73 @@ def test_boxes_and_masks_follow_the_image(data):
     assert torch.equal(again["boxes"], target["boxes"])
 
 
+def test_boxes_are_scaled_and_mirrored_in_float64():
+    """Rounded once, at the end: the last bit decides which of many anchors is the best."""
+    box = Box(xyxy=(3.7, 1.1, 20.3, 17.9), category=0)
+    record = ImageRecord(file="x.png", id="x", height=48, width=61, boxes=[box])
+    target = truth(record, (200, 254), masks=False)
+    x, y = 254 / 61, 200 / 48
+    expected = np.array([3.7 * x, 1.1 * y, 20.3 * x, 17.9 * y])
+    assert np.array_equal(target["boxes"][0].numpy(), expected)
+    _, mirrored = mirror(torch.zeros(3, 200, 254), target)
+    assert mirrored["boxes"][0, 0].item() == 254 - 20.3 * x
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("head", ["fpn", "c4"])
+def test_proposal_losses_are_detectron2s(head, tmp_path):
+    """Of the same maps, heads and images, to 1e-4, where boxes lie inside many anchors."""
+    from detectron2.modeling import build_model
+    from detectron2.structures import ImageList as Theirs
+    from detectron2.utils.events import EventStorage
+    from torchvision.models.detection.image_list import ImageList
+
+    from visrep.d2.data import dataset_dict, mapper
+    from visrep.engine.run import Run
+    from visrep.transfer.detection import engine_d2
+
+    run = Run(out=tmp_path, device=torch.device("cpu"), seed=0, config={}, command="x")
+    data = shapes(tmp_path / "data", images=24, seed=0)
+    rng = np.random.default_rng(0)
+    recipe = small_recipe(  # no anchor is left out, so that nothing is drawn
+        head=head, rpn_batch=10**6, flip=False, train_sizes=[333], max_size=999, anchor_sizes=[4]
+    )
+    net = encoder()
+    cfg = engine_d2.configure(net, PREPROCESS, data, recipe, run=run, workers=0)
+    theirs = build_model(cfg).train().proposal_generator
+    ours = Detector(
+        encoder=net, classes=2, recipe=recipe, preprocess=PREPROCESS, seed=0
+    ).rpn.train()
+    for name, layer in (
+        ("conv", ours.head.conv[0][0]),
+        ("objectness_logits", ours.head.cls_logits),
+        ("anchor_deltas", ours.head.bbox_pred),
+    ):
+        torch.nn.init.normal_(layer.weight, std=0.1)
+        getattr(theirs.rpn_head, name).load_state_dict(layer.state_dict())
+    read, width = mapper(cfg, training=True), theirs.rpn_head.conv.in_channels
+    for record in data.records:
+        x, y, w, h = rng.uniform((0, 0, 5, 5), (30, 30, 18, 18))
+        boxes = [Box(xyxy=(x, y, x + w, y + h), category=0)]
+        record = dataclasses.replace(record, boxes=boxes)
+        entry = read(dataset_dict(record))
+        size = tuple(entry["image"].shape[1:])
+        target = truth(record, size, masks=False)
+        target["boxes"] = target["boxes"].float()
+        assert torch.equal(target["boxes"], entry["instances"].gt_boxes.tensor)
+        maps = [
+            torch.randn(1, width, -(-size[0] // stride), -(-size[1] // stride))
+            for stride in recipe.strides(net.strides)
+        ]
+        padded = torch.zeros(1, 3, *size)
+        with EventStorage(), torch.no_grad():
+            names = dict(zip(theirs.in_features, maps, strict=True))
+            _, wanted = theirs(Theirs(padded, [size]), names, [entry["instances"]])
+            _, found = ours(ImageList(padded, [size]), dict(enumerate(maps)), [target])
+        assert found["loss_objectness"] == pytest.approx(float(wanted["loss_rpn_cls"]), rel=1e-4)
+        assert found["loss_rpn_box_reg"] == pytest.approx(float(wanted["loss_rpn_loc"]), rel=1e-4)
+
+
 def test_batches_from_any_step_are_the_same(data):
     recipe = small_recipe(train_sizes=[48, 64], max_size=100, outputs="masks")
     batches = TrainingBatches(data, recipe=recipe, seed=3)
@@ -404,6 +473,59 @@ def losses(data, *, steps=2, **settings):
         precision="fp32",
     ).fit()
     return seen, model
+
+
+@pytest.mark.parametrize("head", ["fpn", "c4"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "testing"])
+def test_boxes_are_float32_in_bfloat16(head, training, monkeypatch):
+    """Anchors, proposals, their targets and what is found; at 500 px bfloat16 has steps of 2."""
+    model = detector(head=head, outputs="masks", score_threshold=0.0).train(training)
+    seen = {}
+
+    def spy(owner, name):
+        original = getattr(owner, name)
+
+        def noting(*arguments, **named):
+            seen[name] = (arguments, original(*arguments, **named))
+            return seen[name][1]
+
+        monkeypatch.setattr(owner, name, noting)
+
+    for owner, name in (
+        (model.rpn.anchor_generator, "forward"),
+        (model.rpn.box_coder, "decode"),
+        (model.rpn, "filter_proposals"),
+        (model.roi_heads, "select_training_samples"),
+        (model.roi_heads, "postprocess_detections"),
+        (model.roi_heads.box_roi_pool, "_pool"),
+    ):
+        spy(owner, name)
+    image = torch.rand(3, 200, 500, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(1, 200, 500, dtype=torch.uint8)
+    masks[:, 20:90, 401:471] = 1
+    box = torch.tensor([[401.0, 20.0, 471.0, 90.0]])
+    target = {"boxes": box, "labels": torch.tensor([1]), "masks": masks}
+    model.seed(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model([image], [target] if training else None)
+    (anchors,) = seen["forward"][1]
+    images, maps = seen["forward"][0]
+    assert maps[0].dtype == torch.bfloat16
+    plain = model.rpn.anchor_generator(images, [each.float() for each in maps])
+    assert anchors.dtype == torch.float32 and torch.equal(anchors, plain[0])
+    assert seen["decode"][1].dtype == torch.float32
+    (proposals,), (scores,) = seen["filter_proposals"][1]
+    assert proposals.dtype == scores.dtype == torch.float32
+    assert not torch.equal(proposals, proposals.bfloat16().float())
+    assert seen["_pool"][0][1].dtype == torch.float32
+    if training:
+        sampled, _, _, deltas = seen["select_training_samples"][1]
+        assert sampled[0].dtype == deltas[0].dtype == torch.float32
+        assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in found.values())
+    else:
+        logits, predicted = seen["postprocess_detections"][0][:2]
+        assert logits.dtype == predicted.dtype == found[0]["boxes"].dtype == torch.float32
+        assert not torch.equal(found[0]["boxes"], found[0]["boxes"].bfloat16().float())
 
 
 @pytest.mark.parametrize("head", ["fpn", "c4"])

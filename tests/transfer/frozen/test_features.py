@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.oracles.small_disk import small_disk
 from tests.small_data import pictures, preprocess, tiny_net, write_encoder
 from visrep.data.dataset import MemoryImages
 from visrep.errors import ConfigError
@@ -21,7 +22,9 @@ def small_set(seed: int = 1) -> MemoryImages:
 
 
 def cached(folder: Path, net: torch.nn.Module, data: MemoryImages) -> torch.Tensor:
-    return features.cached(net, data, preprocess(), batch_size=8, folder=folder)
+    found, kept = features.cached(net, data, preprocess(), batch_size=8, folder=folder)
+    assert kept.tolist() == list(range(len(data)))
+    return found
 
 
 def test_cache_gives_the_same_numbers_without_the_net(tmp_path: Path) -> None:
@@ -75,7 +78,7 @@ def test_damaged_entry_is_computed_again_with_a_line(
         raw[-3] ^= 0x40
         path.write_bytes(raw)
     else:
-        save_file({"features": first}, path, metadata={"format": "visrep-features/1"})
+        save_file({"features": first}, path, metadata={"key": "another"})
     assert torch.equal(cached(tmp_path, net, data), first)
     assert [str(path) in line for line in lines] == [True]
     assert torch.equal(load_file(path)["features"], first)  # mended
@@ -105,4 +108,20 @@ def test_frozen_encoder_is_the_files_or_a_function_of_the_seed(tmp_path: Path) -
 def test_raw_pixels_are_the_pixels() -> None:
     data = small_set()
     expected = data.images.flatten(1).float() / 255
-    torch.testing.assert_close(features.raw_pixels(data, preprocess()), expected)
+    torch.testing.assert_close(features.raw_pixels(data, preprocess())[0], expected)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    tmp_path: Path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(features.log, "propagate", True)
+    net, data = tiny_net(), small_set()
+    want = cached(tmp_path, net, data)
+    (tmp_path / "file").write_text("")
+    assert torch.equal(cached(tmp_path / "file", net, data), want)  # no folder
+    full = tmp_path / "full"
+    full.mkdir()
+    with small_disk(500):
+        assert torch.equal(cached(full, net, data), want)
+    assert list(full.iterdir()) == []
+    assert caplog.text.count("the features are not kept for the next command: ") >= 2

@@ -76,7 +76,7 @@ def test_several_k_and_the_heads_own_output_at_once(root: Path) -> None:
     assert [record.config["k"] for record in found.values()] == [1, 7, 40, 500]
     net, preprocess, _ = frozen_output(weights, output="head")
     train, test = instantiate(cfg.data.train), instantiate(cfg.data.test)
-    bank, queries = (features.extract(net, dataset, preprocess) for dataset in (train, test))
+    bank, queries = (features.extract(net, dataset, preprocess)[0] for dataset in (train, test))
     assert bank.shape[1] == 8 and torch.allclose(bank.norm(dim=1), torch.ones(len(bank)))
     for k, record in found.items():
         predicted = knn_predict(bank, train.labels, queries, k=k, temperature=0.1)
@@ -159,5 +159,5 @@ def test_data_without_test_set_or_of_other_classes(root: Path, tmp_path: Path) -
     torch_image = next((root / "test" / "red").iterdir())
     (root / "test" / "violet" / "0.png").write_bytes(torch_image.read_bytes())
     cfg = composed("knn", root, f"out={tmp_path / 'y'}", "init=raw_pixels")
-    with pytest.raises(ConfigError, match="different classes"):
+    with pytest.raises(ConfigError, match="images of violet, and data/train does not"):
         knn.main(cfg)

@@ -1,5 +1,6 @@
 """What the four commands begin with, each on small images."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,33 @@ def test_a_mistake_in_the_weights_leaves_no_folder(root: Path, command: str) -> 
 def test_data_is_asked_for(command: str) -> None:
     with pytest.raises(ConfigError, match="data"):
         compose(command, ["weights=x", "out=x"])
+
+
+def test_broken_images_leave_features_labels_and_counts_alike(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Extracted, from the cache, and as pixels; each time they are named."""
+    monkeypatch.setattr(logging.getLogger("visrep"), "propagate", True)
+    broken = [min((root / "train/green").iterdir()), min((root / "test/red").iterdir())]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:60])
+    given = ["max_broken=0.05", f"weights={root.parent / 'encoder.safetensors'}"]
+    found = []
+    for run, pixels in enumerate((False, False, True)):
+        cfg = composed("knn", root, *given, f"out={root.parent / f'out{run}'}")
+        for part in ("train", "test"):
+            cfg.data[part].update({"memory_limit": 0, "max_broken": 0.5})
+        opening = open_frozen(cfg, raw_pixels=pixels)
+        labels = opening.train.labels
+        monkeypatch.setattr(logging.getLogger("visrep"), "propagate", True)
+        caplog.clear()
+        bank, queries = opening.features()
+        assert len(bank) == len(opening.train) == 59 and len(queries) == len(opening.test) == 29
+        assert opening.train.labels.tolist() == [*labels[:20].tolist(), *labels[21:].tolist()]
+        assert all(path.name in caplog.text for path in broken)
+        assert broken[0].name not in [opening.train.file(i)[6:] for i in range(20, 40)]
+        found.append(bank)
+    assert torch.equal(found[0], found[1])
+    cfg.out, cfg.max_broken = str(root.parent / "few"), 0.02  # the cache does not know of it
+    with pytest.raises(UserError, match="1 of 30 images cannot be read"):
+        open_frozen(cfg).features()

@@ -180,12 +180,15 @@ class Holed:
 
 def test_the_next_readable_image_stands_in():
     data = Holed(6, {2, 3, 5})
-    image, index, broken = read_or_next(data, 2)
+    every = torch.arange(6)
+    image, index, broken = read_or_next(data, every, 2)
     assert (image.item(), index, [e.file for e in broken]) == (4, 4, ["2.jpg", "3.jpg"])
-    assert read_or_next(data, 5)[1] == 0, "wraps around"
-    assert read_or_next(data, 1)[1:] == (1, [])
+    assert read_or_next(data, every, 5)[1] == 0, "wraps around"
+    assert read_or_next(data, every, 1)[1:] == (1, [])
+    _, index, broken = read_or_next(data, torch.tensor([0, 2, 4]), 1)
+    assert index == 4 and len(broken) == 1, "the label of 3, the next one, may not be used"
 
 
 def test_nothing_readable_is_an_error():
     with pytest.raises(BrokenImage, match=r"1\.jpg"):
-        read_or_next(Holed(3, {0, 1, 2}), 1)
+        read_or_next(Holed(3, {0, 1, 2}), torch.arange(3), 1)

@@ -2,12 +2,14 @@
 
 import inspect
 import os
+import pickle
 import tarfile
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from torchvision import datasets as tv
 
 from tests.visrep.data.pictures import SHARED, write_picture
@@ -46,6 +48,65 @@ def test_sub_folders_on_request(tmp_path):
         "z/a.jpg",
     ]
     assert [folder.name for folder in sub_folders(tmp_path)] == ["a", "a-b", "z"]
+
+
+def test_a_link_to_a_folder_above_brings_no_image_twice(tmp_path, log_lines):
+    touch(tmp_path, "one/a/1.jpg", "one/a/2.jpg", "one/b/3.jpg", "beside/4.jpg")
+    (tmp_path / "one/a/up").symlink_to("..")
+    (tmp_path / "one/a/further").symlink_to(tmp_path)
+    (tmp_path / "one/b/self").symlink_to(".")
+    wanted = ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
+    assert image_names(tmp_path / "one", recursive=True) == wanted
+    assert len(log_lines) == 3 and "leads to a folder that is read already" in log_lines[0]
+    # Of a class folder they would bring in the other classes under its name.
+    assert image_names(tmp_path / "one" / "a", recursive=True) == ["1.jpg", "2.jpg"]
+
+
+def test_a_folder_that_two_links_lead_to_is_read_once(tmp_path):
+    touch(tmp_path, "else/1.jpg", "else/deep/2.jpg", "root/0.jpg")
+    for name in ("b", "a"):
+        (tmp_path / "root" / name).symlink_to(tmp_path / "else")
+    (tmp_path / "else/deep/round").symlink_to(tmp_path / "root")
+    assert image_names(tmp_path / "root", recursive=True) == ["0.jpg", "a/1.jpg", "a/deep/2.jpg"]
+
+
+def test_images_of_other_kinds_are_left_out_aloud(tmp_path, log_lines):
+    write_picture(tmp_path / "a" / "1.png")
+    write_picture(tmp_path / "b" / "2.png")
+    touch(tmp_path, "a/x.gif", "a/y.gif", "b/z.HEIC", "b/._z.gif", "b/notes.txt")
+    assert len(image_folder(str(tmp_path))) == 2
+    assert f"{tmp_path}: images of other kinds are left out (2 .gif, 1 .HEIC)" in log_lines[0]
+
+
+def test_the_depth_of_a_node_reaches_every_image(tmp_path, log_lines):
+    for i, size in enumerate((4, 4, 5)):
+        grey = np.linspace(0, 4095, size * size).reshape(size, size).astype(np.uint16)
+        Image.fromarray(grey).save(tmp_path / f"{i}.png")
+    node = OmegaConf.create({"data": groups.named("data", "folder")})
+    node.data.root, node.data.depth = str(tmp_path), [0, 4095]
+    files = config.instantiate(node.data.train)
+    assert isinstance(files, ImageFiles) and files[2].max() == 255 and not log_lines
+    assert pickle.loads(pickle.dumps(files))[2].max() == 255  # as a worker has it
+    (tmp_path / "2.png").unlink()
+    memory = config.instantiate(node.data.train)
+    assert memory.images is not None and memory.images.amax(dim=(1, 2, 3)).tolist() == [255, 255]
+    node.data.depth = "auto"
+    assert config.instantiate(node.data.train).images.max() == 15
+    assert "depth=[0,4095]" in log_lines[0]
+    node.data.depth = "dark"
+    with pytest.raises(ConfigError, match="depth=dark"):
+        config.instantiate(node.data.train)
+
+
+def test_cached_features_depend_on_the_depth(flat):
+    sets = [folder(str(flat), memory_limit=0, depth=d) for d in ("auto", "per_image", (0, 9))]
+    assert len({files.fingerprint for files in sets}) == 3
+
+
+def test_long_thin_images_are_not_held_in_memory(tmp_path):
+    for name in ("a.png", "b.png"):
+        write_picture(tmp_path / name, height=2, width=600)
+    assert folder(str(tmp_path)).images is None
 
 
 def test_a_missing_folder_is_named(tmp_path):

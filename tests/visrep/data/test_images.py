@@ -7,8 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.visrep.data.pictures import write_picture
-from visrep.data.images import BrokenImage, BrokenImages, image_size, read_image
+from tests.visrep.data.pictures import png_of_16_bits, tiff, write_odd_pictures, write_picture
+from visrep.data.images import (
+    BrokenImage,
+    BrokenImages,
+    UnknownRange,
+    check_range,
+    image_size,
+    is_image_name,
+    lies_on_its_side,
+    read_image,
+)
 from visrep.errors import ConfigError, UserError
 
 
@@ -45,6 +54,115 @@ def test_other_pixel_types_become_rgb(tmp_path):
     palette = Image.fromarray(clear[..., :3]).quantize(16)
     palette.save(tmp_path / "palette.png", transparency=0)
     assert torch.equal(read_image(tmp_path / "palette.png")[1], torch.from_numpy(grey))
+
+
+def test_odd_pictures_are_read_in_the_size_that_is_stated(tmp_path):
+    sizes = {"one_pixel.png": (1, 1), "strip.png": (2, 600), "tall.bmp": (600, 2)}
+    sizes["rotated.jpg"] = (36, 24)
+    for name in write_odd_pictures(tmp_path):
+        image = read_image(tmp_path / name)
+        assert image.dtype == torch.uint8 and image.is_contiguous() and is_image_name(name)
+        assert image.shape == (3, *sizes.get(name, (24, 36)))
+        assert image_size(tmp_path / name) == image.shape[1:]
+        assert image.max() > 0
+
+
+def test_a_photograph_is_turned_as_its_exif_says(tmp_path):
+    pixels = np.zeros((8, 16, 3), dtype=np.uint8)
+    pixels[:, :8] = 200  # bright on the left as it is stored, at the top as it is shown
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    image = read_image(tmp_path / "a.png")
+    assert image.shape == (3, 16, 8) and image_size(tmp_path / "a.png") == (16, 8)
+    assert image[:, :8].min() == 200 and image[:, 8:].max() == 0
+    assert lies_on_its_side(tmp_path / "a.png")
+    write_picture(tmp_path / "b.png")
+    assert not lies_on_its_side(tmp_path / "b.png")
+
+
+def test_the_content_counts_and_not_the_suffix(tmp_path):
+    picture = Image.fromarray(np.full((8, 8, 3), 90, dtype=np.uint8))
+    for kind in ("GIF", "TIFF", "PNG", "BMP"):
+        picture.save(tmp_path / "a.jpg", format=kind)
+        assert read_image(tmp_path / "a.jpg").unique().tolist() == [90]
+
+
+def test_hidden_files_are_no_images():
+    assert is_image_name("a.JPG") and is_image_name("a.Jpg") and is_image_name("b.tiff")
+    assert not any(map(is_image_name, ("._a.jpg", ".a.png", ".DS_Store", "a.txt", "jpg")))
+
+
+def test_12_bits_in_16_are_read_with_their_range(tmp_path):
+    grey = np.array([[0, 2048, 4095]], dtype=np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(png_of_16_bits(np.dstack([grey] * 3)))
+    for name in ("a.png", "b.png"):
+        assert read_image(tmp_path / name)[1].tolist() == [[0, 8, 15]]
+        assert read_image(tmp_path / name, depth=(0, 4095))[1].tolist() == [[0, 128, 255]]
+        assert read_image(tmp_path / name, depth="per_image")[1].tolist() == [[0, 128, 255]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("int16", "signed or 32-bit"), ("int32", "signed or 32-bit"), ("float32", "floating-point")],
+)
+def test_numbers_without_a_range_need_one(tmp_path, kind, said):
+    path = tmp_path / "ct.tif"
+    path.write_bytes(tiff(np.array([[-1000, 0, 1000]], dtype=kind)))
+    with pytest.raises(UnknownRange) as caught:
+        read_image(path)
+    message = str(caught.value)
+    assert message.startswith(f"cannot read image {path}: its pixels are {said}")
+    assert "from -1000 to 1000, and need depth=; say" in message and "depth=[LOW,HIGH]" in message
+    assert "\n" not in message and str(pickle.loads(pickle.dumps(caught.value))) == message
+    assert read_image(path, depth=(-1000, 1000))[0].tolist() == [[0, 128, 255]]
+
+
+def write_grey(folder, values, count=20):
+    folder.mkdir()
+    for i in range(count):
+        Image.fromarray(values).save(folder / f"{i:02d}.png")
+    return sorted(folder.iterdir())
+
+
+def test_images_that_would_be_black_are_said_to_be(tmp_path, log_lines):
+    noise = np.random.default_rng(0).random((8, 8))
+    dark = write_grey(tmp_path / "dark", (noise * 4095).astype(np.uint16))
+    check_range(dark, depth="auto", name="dark")
+    (line,) = log_lines
+    assert "dark: each of " in line and "lowest eighth" in line and "depth=[0,4095]" in line
+    check_range(dark, depth=(0, 4095), name="dark")
+    check_range(dark, depth="per_image", name="dark")
+    check_range(
+        write_grey(tmp_path / "full", (noise * 65535).astype(np.uint16)), depth="auto", name=""
+    )
+    check_range([], depth="auto", name="")
+    assert len(log_lines) == 1
+    levels = write_grey(tmp_path / "levels", (noise * 10).astype(np.uint8))
+    check_range(levels, depth="auto", name="levels")
+    assert "depth=[0,15]" in log_lines[1]
+    check_range(dark, depth=(0, 60000), name="dark")
+    check_range(dark, depth=(-5000, -1), name="dark")
+    assert "lowest eighth of [0, 60000]" in log_lines[2] and "is above [-5000, -1]" in log_lines[3]
+
+
+def test_a_few_bright_images_are_enough(tmp_path, log_lines):
+    files = write_grey(tmp_path / "night", np.full((4, 4), 3, dtype=np.uint8))
+    Image.fromarray(np.full((4, 4), 250, dtype=np.uint8)).save(files[0])
+    check_range(files, depth="auto", name="night")
+    assert not log_lines
+
+
+def test_a_range_that_is_needed_is_said_at_once_and_broken_files_later(tmp_path):
+    (tmp_path / "0.png").write_text("no image")
+    (tmp_path / "1.tif").write_bytes(tiff(np.zeros((2, 2), dtype=np.int32)))
+    check_range([tmp_path / "0.png"], depth="auto", name="")
+    many = [tmp_path / "0.png", *[tmp_path / "1.tif"] * 3] * 8
+    with pytest.raises(UnknownRange, match=r"1\.tif"):
+        check_range(many, depth="auto", name="")
+    with pytest.raises(UnknownRange, match=r"1\.tif"):
+        check_range([tmp_path / "0.png", tmp_path / "1.tif"], depth="auto", name="")
 
 
 def test_a_phone_s_jpeg_of_several_pictures_is_read(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from visrep.data.order import Order
+from visrep.data.order import Order, total_steps
 from visrep.errors import ConfigError
 from visrep.seeds import epoch_order
 
@@ -37,3 +37,26 @@ def test_each_process_takes_its_part(monkeypatch):
     assert Order(30, batch_size=12, seed=0, continuous=False).slice == slice(4, 8)
     with pytest.raises(ConfigError, match="batch_size=10 does not divide over 3 processes"):
         Order(30, batch_size=10, seed=0, continuous=False)
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "batch_size", "steps"),
+    [
+        (12811, 60, 1024, 751),
+        (128116, 30, 1024, 3754),
+        (1281167, 30, 1024, 37535),
+        (1281167, 90, 4096, 28151),
+        (1281167, 800, 4096, 250228),
+        (1281167, 400, 4096, 125114),
+        (1281167, 100, 4096, 31279),  # where 100 epochs of full batches are 31,200
+        (7, 3, 7, 4),
+        (5, 2, 16, 1),  # a batch larger than the data
+    ],
+)
+def test_steps(images: int, epochs: int, batch_size: int, steps: int) -> None:
+    assert total_steps(images, epochs=epochs, batch_size=batch_size) == steps
+
+
+def test_no_epoch_is_refused() -> None:
+    with pytest.raises(ConfigError, match="above 0"):
+        total_steps(10, epochs=0, batch_size=4)

@@ -2,13 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torchvision.transforms import v2
 
+from tests.oracles.resize import resized
 from tests.oracles.views import photos
 from visrep.data.preprocess import Preprocess
+from visrep.data.views.image_ops import FILTERS
 from visrep.errors import UserError
+from visrep.weights.formats.simclr_torch import preprocess as simclr_preprocess
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -34,6 +38,52 @@ def test_equals_torchvision(interpolation, height, width):
     torch.testing.assert_close(made, reference(images), rtol=0, atol=1e-6)
     # A batch of one size at once gives what one image gives.
     torch.testing.assert_close(standard(interpolation=interpolation)(images[1]), made[1])
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+@pytest.mark.parametrize(("height", "width"), [(60, 45), (45, 61), (20, 90), (7, 7)])
+def test_without_antialiasing_it_is_tensorflows_central_square(kind, height, width):
+    """7/8 of the short side, not rounded to grey levels; a batch gives what one image gives."""
+    images = photos(2, height, width)
+    plain = {"mean": (0, 0, 0), "std": (1, 1, 1), "interpolation": kind, "antialias": False}
+    made = standard(**plain)(images)
+    side = int(np.rint(0.875 * min(height, width)))
+    top, left = (height - side + 1) // 2, (width - side + 1) // 2
+    for image, one in zip(images.numpy(), made, strict=True):
+        square = image[:, top : top + side, left : left + side]
+        expected = torch.from_numpy(resized(square, 28, kind)) / 255
+        torch.testing.assert_close(one.double(), expected, rtol=0, atol=1e-5)
+    assert torch.equal(standard(**plain)(images[1]), made[1])
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side", "top", "left"),
+    [
+        (375, 500, 328, 24, 86),
+        (500, 375, 328, 86, 24),
+        (256, 256, 224, 16, 16),
+        (333, 500, 291, 21, 105),
+    ],
+)
+def test_the_square_of_simclrs_evaluation(height, width, side, top, left):
+    """Only the square's pixels are read, all others may be anything."""
+    evaluation = simclr_preprocess()
+    inside = photos(1, height, width)
+    other = 255 - inside
+    other[..., top : top + side, left : left + side] = inside[
+        ..., top : top + side, left : left + side
+    ]
+    assert torch.equal(evaluation(inside), evaluation(other))
+    for y, x in ((top, left), (top, left + side - 1)):  # of the square's corners, one is read
+        other[..., y, x] = 255 - other[..., y, x]
+    assert not torch.equal(evaluation(inside), evaluation(other))
+    assert evaluation(inside).shape == (1, 3, 224, 224)
+
+
+def test_a_file_without_the_key_is_antialiased():
+    stated = standard().to_dict()
+    assert stated.pop("antialias") is True
+    assert Preprocess.from_dict(stated) == standard()
 
 
 def test_images_as_they_are():
@@ -102,6 +152,8 @@ def test_optional_keys_may_be_absent():
         ({"std": [1, 1, 0]}, "std="),
         ({"std": None}, "std=None"),
         ({"interpolation": "nearest"}, "bilinear or bicubic"),
+        ({"interpolation": "bicubic_tf1"}, "needs antialias=false"),
+        ({"antialias": "no"}, "antialias=no"),
         ({"channel_order": "GRB"}, "RGB or BGR"),
         ({"range": [1, 0]}, "range="),
         ({"padding": "torch"}, "unknown key padding"),

@@ -130,12 +130,17 @@ def test_a_name_that_no_line_can_hold(tmp_path):
 
 
 def test_the_official_lists_are_recognised(tmp_path, monkeypatch):
-    assert sorted(splits.OFFICIAL.values()) == ["simclr 10percent", "simclr 1percent"]
+    names = {known.name: known.images for known in splits.OFFICIAL.values()}
+    assert names == {"simclr 1percent": 12_811, "simclr 10percent": 128_116}
+    assert all(sum(known.classes.values()) == 1000 for known in splits.OFFICIAL.values())
     assert all(len(digest) == 64 for digest in splits.OFFICIAL)
     (tmp_path / "mine.txt").write_text("a.jpg\n")
     digest = hashlib.sha256(b"a.jpg\n").hexdigest()
     assert describe_list(tmp_path / "mine.txt") == {"list": "mine.txt", "sha256": digest}
-    monkeypatch.setitem(splits.OFFICIAL, digest, "simclr 1percent")
-    assert describe_list(tmp_path / "mine.txt")["list"] == "simclr 1percent"
+    known = splits.Published(name="simclr 1percent", file="1percent.txt", classes={1: 1})
+    monkeypatch.setitem(splits.OFFICIAL, digest, known)
+    for content in (b"a.jpg\n", b"a.jpg\r\n", b"\xef\xbb\xbfa.jpg"):  # as editors write it
+        (tmp_path / "mine.txt").write_bytes(content)
+        assert describe_list(tmp_path / "mine.txt")["list"] == "simclr 1percent"
     with pytest.raises(UserError, match=r"none\.txt"):
         describe_list(tmp_path / "none.txt")

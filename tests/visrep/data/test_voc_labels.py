@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from tests.visrep.data.pictures import voc_object, write_voc
 from visrep.data.dataset import MemoryImages
-from visrep.data.voc_labels import shared_targets, voc_labels
+from visrep.data.voc_labels import MultiLabelImages, shared_targets, voc_labels
 from visrep.errors import ConfigError, UserError
 
 DIFFICULT = "<difficult>1</difficult>"
@@ -51,6 +54,30 @@ def test_lists_per_class(root: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_deep_images(root: Path, log_lines: list[str], listed: bool) -> None:
+    grey = np.linspace(0, 4095, 40 * 50).reshape(40, 50).astype(np.uint16)
+    for name in "abcd":
+        (root / f"JPEGImages/{name}.jpg").unlink()
+        Image.fromarray(grey).save(root / f"JPEGImages/{name}.png")
+    if listed:
+        write_lists(root, cat_train="a 1\nb -1\n")
+    assert voc_labels(str(root), split="train", depth=[0, 4095])[0].max() == 255
+    assert not log_lines
+    assert voc_labels(str(root), split="train")[0].max() == 15
+    assert len(log_lines) == 1 and "depth=[0,4095]" in log_lines[0]
+
+
+def test_ids_with_spaces_and_numbers_byte_order_marks_and_hidden_lists(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, {"cell 0": "", "cell -1": "", "c": ""})
+    lists = root / "ImageSets/Main"
+    (lists / "cat_train.txt").write_bytes(b"\xef\xbb\xbfcell 0  1\r\ncell -1 -1\r\nc 0\r\n")
+    (lists / "._cat_train.txt").write_bytes(b"\0\5")
+    data = voc_labels(str(root), split="train")
+    assert [data.file(i) for i in range(3)] == ["cell 0.jpg", "cell -1.jpg", "c.jpg"]
+    assert data.classes == ["cat"] and data.targets.tolist() == [[1], [-1], [0]]
+
+
 def test_annotations_where_there_are_no_lists(root: Path) -> None:
     data = voc_labels(str(root), split="train")
     assert data.classes == ["cat", "dog"]
@@ -93,10 +120,18 @@ def test_folders_and_partners_that_are_missing(root: Path) -> None:
     with pytest.raises(UserError, match="nosuch"):
         voc_labels(str(root), split="nosuch")
     train = voc_labels(str(root), split="train")
-    assert shared_targets(train, train) == ["cat", "dog"]
+    assert shared_targets(train, train)[0] == ["cat", "dog"]
     other = voc_labels(str(root), split="train", classes=["dog", "cat"])
-    with pytest.raises(ConfigError, match="different classes"):
-        shared_targets(train, other)
+    names, matched = shared_targets(train, other)
+    assert names == matched.classes == ["cat", "dog"], "matched by name"
+    assert torch.equal(matched.targets, train.targets)
+    assert not torch.equal(other.targets, train.targets)
+    files, targets = [train.file(i) for i in range(len(train))], train.targets[:, 1:]
+    fewer = MultiLabelImages(
+        name="fewer", root=train.root, files=files, targets=targets, classes=["dog"]
+    )
+    with pytest.raises(ConfigError, match="cat is in one of them only"):
+        shared_targets(train, fewer)
     for test in (None, MemoryImages(name="x", images=train[0][None])):
         with pytest.raises(ConfigError, match="without a test set"):
             shared_targets(train, test)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from visrep import renamed, results
 from visrep.engine.run import Run, open_run
-from visrep.errors import ConfigError
+from visrep.errors import ConfigError, UserError
 
 
 def settings(out: Path, **more: Any) -> DictConfig:
@@ -114,3 +114,95 @@ def test_a_run_folder_of_0_1_0_goes_on(tmp_path: Path, old: str) -> None:
     begin(tmp_path, part={"_target_": now}, parts=[{"_target_": now}])
     with pytest.raises(ConfigError, match=r"\(part\._target_\)"):
         begin(tmp_path, part={"_target_": "visrep.other"}, parts=[{"_target_": now}])
+
+
+def test_harmless_differences_are_no_refusal(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = {"train": {"max_broken": 0.001, "workers": 2}, "test": None}
+    more = {"knn": {"times": 3}, "snapshot_every": 5, "max_broken": 0.1, "weights": "w"}
+    (tmp_path / "w").write_text("")
+    begun(Path("run"), **more, data=data)
+    data = {"train": {"max_broken": 0.2, "workers": 4}, "test": None}
+    more = {"knn": {"times": 0}, "snapshot_every": 9, "max_broken": 0.2}
+    begin(Path("./run"), **more, data=data, weights="./w")
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    begin(moved, **more, data=data, weights=str(tmp_path / "w"))
+    (tmp_path / "v").write_text("")
+    with pytest.raises(ConfigError, match=r"\(weights\)"):
+        begin(moved, **more, data=data, weights="v")
+
+
+def test_the_data_may_lie_elsewhere_when_their_content_is_known(tmp_path: Path) -> None:
+    record = {"count": 1, "classes": None, "kind": "bytes", "fingerprint": "a", "images": None}
+    begun(tmp_path, data={"root": "/here"})
+    with pytest.raises(ConfigError, match=r"\(data\.root\)"):
+        begin(tmp_path, data={"root": "/there"})
+    begin(tmp_path, data={"root": "/here"}).know_data(record)
+    run = begin(tmp_path, data={"root": "/there"})
+    run.know_data(record)
+    assert not run.changed
+    with pytest.raises(ConfigError, match="content of images differs"):
+        begin(tmp_path, data={"root": "/there"}).know_data(record | {"fingerprint": "b"})
+
+
+def test_other_data_may_make_other_steps(tmp_path: Path) -> None:
+    record = {"count": 1, "classes": None, "kind": "bytes", "fingerprint": "a", "images": None}
+    begun(tmp_path)
+    begin(tmp_path).know_data(record)
+    cfg = settings(tmp_path, resume_data="changed")
+    run = open_run(cfg, computed=["steps"])
+    run.know_data(record | {"fingerprint": "b"})
+    cfg.steps = 70
+    run.settle(cfg)
+    assert run.changed and stored(tmp_path)["steps"] == 70
+
+
+def test_a_run_may_be_made_longer_on_request(tmp_path: Path) -> None:
+    begun(tmp_path, steps=60)
+    with pytest.raises(ConfigError, match=r"\(steps\): extend=true makes the run longer"):
+        begin(tmp_path, steps=80)
+    with pytest.raises(ConfigError, match=r"\(steps\): .*not shorter"):
+        begin(tmp_path, steps=40, extend=True)
+    with pytest.raises(ConfigError, match=r"\(seed, steps\)|\(seed\)"):
+        begin(tmp_path, steps=80, extend=True, seed=9)
+    begun(tmp_path, steps=80, extend=True)
+    assert stored(tmp_path)["steps"] == 80
+
+
+@pytest.mark.parametrize("content", ["[", "- 1", "a: \x00", "b: [1", "just words"])
+def test_a_broken_config_is_named(tmp_path: Path, content: str) -> None:
+    begun(tmp_path)
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"cannot read .*config\.yaml") as caught:
+        begin(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_place_that_cannot_be_a_run_folder_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is a file: choose a folder"):
+        begin(tmp_path / "file")
+    with pytest.raises(UserError, match="Not a directory"):
+        begin(tmp_path / "file" / "run")
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(UserError, match="Read-only file system; choose a folder that can be"):
+        begin(tmp_path / "run")
+
+
+def test_rests_of_a_killed_start_do_not_fill_a_folder(tmp_path: Path) -> None:
+    (tmp_path / ".config.abcd_123.yaml").write_text("se")
+    open_run(OmegaConf.create({"out": str(tmp_path)}))
+    assert not list(tmp_path.glob(".config*"))
+
+
+def test_a_resumed_run_records_nothing_twice(tmp_path: Path) -> None:
+    about: Any = {"task": "t", "dataset": "d", "of": "it", "weights": "w"}
+    begun(tmp_path)
+    begin(tmp_path).record_all({"top1": 1.5}, **about)
+    begin(tmp_path).record_all({"top1": 1.5, "top5": 3}, **about)
+    found = [(r.metric, r.value) for r in results.read(tmp_path / "results.jsonl")]
+    assert found == [("top1", 1.5), ("top5", 3.0)]

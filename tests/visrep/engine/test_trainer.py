@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import nn
 
+from visrep import files
 from visrep.engine.hooks import Evaluate, Hook
-from visrep.engine.run import Interrupted
+from visrep.engine.known_data import KnownData
 from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
-from visrep.engine.writers import JsonLines
-from visrep.errors import ConfigError, Diverged
+from visrep.engine.writers import SPEEDS, JsonLines
+from visrep.errors import ConfigError, Diverged, UserError
 from visrep.seeds import generator
+from visrep.signals import Interrupted
 
 
 class Regression(Task):
@@ -248,7 +250,7 @@ def test_metrics_of_a_resumed_run_are_written_once(tmp_path):
     assert steps == list(range(1, 21))
 
 
-def test_evaluation_hook_measures_at_both_ends_and_in_between(tmp_path):
+def test_evaluation_hook_measures_evenly_and_at_the_end_but_not_before_the_first_step(tmp_path):
     path = tmp_path / "metrics.jsonl"
     trainer = make(total=10, log_every=100, writers=[JsonLines(path)])
 
@@ -256,8 +258,126 @@ def test_evaluation_hook_measures_at_both_ends_and_in_between(tmp_path):
         trainer.task.eval()
         return {"knn": 1.0}
 
-    trainer.hooks.append(Evaluate(evaluate, every=4))
+    trainer.hooks.append(Evaluate(evaluate, times=3, name="the monitor"))
     trainer.fit()
     assert trainer.task.training
     lines = [line for line in Path(path).read_text().splitlines() if "knn" in line]
-    assert [line.split(",")[0] for line in lines] == [f'{{"step": {n}' for n in (0, 4, 8, 10)]
+    assert [line.split(",")[0] for line in lines] == [f'{{"step": {n}' for n in (4, 7, 10)]
+
+
+def readings(out: Path) -> list[dict]:
+    """The metrics of a run, but for what a clock measures."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in SPEEDS} for line in lines]
+
+
+class Interrupt(Hook):
+    """A kill, or a signal, after `step` updates."""
+
+    def __init__(self, step: int, signum: int | None) -> None:
+        self.step, self.signum = step, signum
+
+    def after_step(self, trainer):
+        if trainer.step == self.step:
+            if self.signum is None:
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), self.signum)
+
+
+@pytest.mark.parametrize("signum", [None, signal.SIGTERM])
+def test_a_cut_at_any_step_changes_neither_state_nor_metrics(tmp_path, signum):
+    """Readings are means over four steps and snapshots come every three: sums must survive."""
+
+    def run(out: Path, *hooks: Hook) -> Trainer:
+        out.mkdir(exist_ok=True)
+        trainer = make(
+            out,
+            total=9,
+            snapshot_every=3,
+            log_every=4,
+            writers=[JsonLines(out / "metrics.jsonl")],
+            hooks=[Evaluate(lambda: {"knn": 1.0}, times=4, name="monitor"), *hooks],
+        )
+        trainer.found = trainer.fit()
+        return trainer
+
+    straight = run(tmp_path / "straight")
+    want = straight.state()
+    for step in range(1, 10):
+        out = tmp_path / str(step)
+        with pytest.raises((KeyboardInterrupt, Interrupted)):
+            run(out, Interrupt(step, signum))
+        for _ in range(2):  # the second goes on after the end
+            resumed = run(out)
+            assert_same(resumed.state(), want)
+            assert readings(out) == readings(tmp_path / "straight")
+            assert resumed.found["loss"] == straight.found["loss"]
+            assert resumed.found.keys() == straight.found.keys()
+
+
+def test_a_run_without_a_snapshot_yet_starts_its_metrics_anew(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0, "knn": 1}\n{"step": 3, "loss": 1}\n')
+    make(tmp_path, total=4, log_every=2, writers=[JsonLines(path)]).fit()
+    assert [line["step"] for line in readings(tmp_path)] == [2, 4]
+
+
+def test_resume_must_wants_a_whole_snapshot(tmp_path):
+    with pytest.raises(UserError, match=r"resume=must: no snapshot .*there is none"):
+        make(tmp_path, resume="must").fit()
+    make(tmp_path, snapshot_every=10).fit()
+    for path in (tmp_path / "snapshots").iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"all are damaged: step-000000020\.pt .*step-000000010"):
+        make(tmp_path, resume="must").fit()
+    assert make(tmp_path, resume="auto").fit()["loss"]
+
+
+def test_metrics_that_cannot_be_written_end_the_run_after_a_snapshot(tmp_path, monkeypatch):
+    writer = JsonLines(tmp_path / "metrics.jsonl")
+    full = [False]
+
+    def append(path, line, real=files.append_line):
+        if full[0]:
+            raise UserError(f"cannot write {path}: No space left on device")
+        real(path, line)
+
+    class Fill(Hook):
+        def after_step(self, trainer):
+            full[0] = trainer.step >= 6
+
+    monkeypatch.setattr(files, "append_line", append)
+    with pytest.raises(UserError, match=r"metrics\.jsonl: No space .*step 10 is saved"):
+        make(tmp_path, snapshot_every=100, writers=[writer], hooks=[Fill()]).fit()
+    assert [p.name for p in (tmp_path / "snapshots").iterdir()] == ["step-000000010.pt"]
+    full[0] = False
+    resumed, straight = make(tmp_path, writers=[writer]), make()
+    resumed.fit()
+    straight.fit()
+    assert_same(resumed.state(), straight.state())
+    assert [line["step"] for line in readings(tmp_path)] == [5, 15, 20]
+
+
+def test_a_longer_run_says_what_its_learning_rate_does(tmp_path, caplog):
+    make(tmp_path, total=10, snapshot_every=10).fit()
+    logging.getLogger("visrep").propagate = True
+    longer = make(tmp_path, total=20, snapshot_every=10)
+    with caplog.at_level(logging.INFO, logger="visrep"):
+        longer.fit()
+    assert longer.step == 20
+    assert "20 steps instead of 10" in caplog.text
+    assert "goes on from 0.005 with 0.025" in caplog.text
+    with pytest.raises(UserError, match="snapshot is that of step 20, and the run has 10"):
+        make(tmp_path, total=10).fit()
+
+
+def test_a_snapshot_of_other_data_is_not_gone_on_with(tmp_path):
+    def known(fingerprint: str, **how) -> KnownData:
+        record = {"count": 1, "classes": None, "kind": "bytes", "images": None}
+        return KnownData(record | {"fingerprint": fingerprint}, **how)
+
+    make(tmp_path, total=4, snapshot_every=4, data=known("a")).fit()
+    make(tmp_path, total=4, data=known("a")).fit()
+    with pytest.raises(ConfigError, match="the content of images differs"):
+        make(tmp_path, total=4, data=known("b")).fit()
+    make(tmp_path, total=4, data=known("b", word="changed")).fit()

@@ -5,7 +5,10 @@ The measure is COCO's own (cocodataset.org, "detection evaluation"): 101 recall 
 without ground truth left out. faster-coco-eval computes it when it is installed, pycocotools
 otherwise; both give the same numbers, and the result says which one it was.
 
-COCO knows no difficult boxes: those of VOC are boxes like any other here.
+Small, medium and large go by the area that the file states, whether boxes or masks are measured;
+where it states none, by that of the mask, or else of the box. An object without a mask is a crowd
+when masks are measured: neither found nor missed. COCO knows no difficult boxes: those of VOC are
+boxes like any other here.
 """
 
 import contextlib
@@ -19,6 +22,7 @@ import numpy as np
 from pycocotools import mask as rle
 
 from visrep.data.detection import DetectionDataset
+from visrep.data.detection.segmentation import box_mask
 from visrep.errors import UserError
 from visrep.transfer.detection.evaluation.voc import check_ids
 from visrep.transfer.detection.prediction import Prediction
@@ -62,8 +66,13 @@ def evaluate_coco(
     """
     assert kind in ("bbox", "segm")
     check_ids(dataset, predictions)
-    if not any(not box.crowd for record in dataset.records for box in record.boxes):
+    wanted = [box for record in dataset.records for box in record.boxes if not box.crowd]
+    if not wanted:
         raise UserError(f"{dataset.name}: no box to be found, so there is no AP; check its labels")
+    if kind == "segm" and all(box.mask is None for box in wanted):
+        raise UserError(
+            f"{dataset.name}: no box has a mask, so there is no mask AP; use outputs=boxes"
+        )
     coco_class, evaluator_class, name = _backend(backend)
     # Both libraries report their progress on stdout.
     with contextlib.redirect_stdout(io.StringIO()):
@@ -111,7 +120,7 @@ def _ground_truth(dataset: DetectionDataset, kind: str) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     for number, record in enumerate(dataset.records, start=1):
         for box in record.boxes:
-            x0, y0, x1, y1 = (float(value) for value in box.xyxy)
+            x0, y0, x1, y1 = (float(value) for value in box.stated or box.xyxy)
             annotation: dict[str, Any] = {
                 # From 1 on: the evaluator takes a match with annotation 0 for no match.
                 "id": len(annotations) + 1,
@@ -125,10 +134,10 @@ def _ground_truth(dataset: DetectionDataset, kind: str) -> dict[str, Any]:
                 annotation["segmentation"] = box.mask
                 annotation["area"] = float(rle.area(box.mask))
             elif kind == "segm":
-                raise UserError(
-                    f"{record.file}: a box without a mask; mask AP needs one for every box, "
-                    "so use outputs=boxes or data with masks"
-                )
+                code = box_mask(box.xyxy, record.height, record.width)
+                annotation |= {"segmentation": code, "iscrowd": 1}
+            if box.area is not None:
+                annotation["area"] = box.area
             annotations.append(annotation)
     categories = [
         {"id": number, "name": name} for number, name in enumerate(dataset.classes, start=1)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from visrep.data.depth import Depth, parse_depth
-from visrep.data.images import check_range, lies_on_its_side, read_image
+from visrep.data.images import BrokenImages, check_range, lies_on_its_side, read_image
 from visrep.errors import ConfigError, UserError
 
 log = logging.getLogger("visrep")
@@ -27,6 +27,8 @@ class Box:
         difficult: VOC's flag; neither right nor wrong in an evaluation.
         crowd: COCO's flag; a group of objects.
         mask: compressed run-length code as pycocotools has it, `counts` a str; or None.
+        area: what COCO's file states, by which objects are small, medium or large; or None.
+        stated: a box of COCO's file that `xyxy` is a part of, which its evaluation reads; or None.
     """
 
     xyxy: tuple[float, float, float, float]
@@ -34,11 +36,17 @@ class Box:
     difficult: bool = False
     crowd: bool = False
     mask: dict[str, Any] | None = None
+    area: float | None = None
+    stated: tuple[float, float, float, float] | None = None
 
 
 @dataclass
 class ImageRecord:
-    """One image: its file, its name in predictions and evaluations, its size and objects."""
+    """One image: its file, its name in predictions and evaluations, its size and objects.
+
+    `broken` says why the file cannot be read, where the reader had to look into it for its size;
+    the size is 0 then, and there are no boxes.
+    """
 
     file: str
     id: str
@@ -46,6 +54,7 @@ class ImageRecord:
     width: int
     boxes: list[Box] = field(default_factory=list)
     depth: Depth = "auto"
+    broken: str = ""
 
     def image(self) -> Tensor:
         """uint8 3 x H x W.
@@ -80,12 +89,23 @@ class ImageRecord:
 
 @dataclass
 class DetectionDataset:
-    """Images with boxes of `classes`; `skipped` has one line for each problem that was met."""
+    """Images with boxes of `classes`.
+
+    Attributes:
+        skipped: one line for each problem that was met.
+        ignored: boxes of each class that was not chosen.
+        broken: counts files that cannot be read; without another, none is tolerated.
+    """
 
     name: str
     classes: list[str]
     records: list[ImageRecord]
     skipped: list[str] = field(default_factory=list)
+    ignored: dict[str, int] = field(default_factory=dict)
+    broken: BrokenImages = field(default_factory=lambda: BrokenImages(0.0, 0), compare=False)
+
+    def __post_init__(self) -> None:
+        self.broken.total = self.broken.total or len(self.records)
 
 
 def with_depth(dataset: DetectionDataset, depth: Any) -> DetectionDataset:

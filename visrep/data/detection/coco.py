@@ -1,12 +1,11 @@
 """COCO's json: boxes, masks as polygons or run-length codes."""
 
 import json
-import math
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from pycocotools import mask as rle
 
 from visrep.data.detection.boxes import (
     Box,
@@ -18,7 +17,13 @@ from visrep.data.detection.boxes import (
     usable_box,
     with_depth,
 )
+from visrep.data.detection.classes import choose, say_ignored
+from visrep.data.detection.fields import field, flag, identity, number, side
+from visrep.data.detection.segmentation import read_mask
+from visrep.data.images import BrokenImage, image_size
 from visrep.errors import ConfigError, UserError
+
+log = logging.getLogger("visrep")
 
 
 def read_coco(
@@ -32,66 +37,64 @@ def read_coco(
 ) -> DetectionDataset:
     """Read a json of COCO's form, whose file names are relative to `image_root`.
 
+    Numbers, ids and flags may be text. Two annotations with one id are two objects; pycocotools
+    would take the last of them for both.
+
     Args:
-        classes: names in order; None = the file's categories in the order of their ids.
-        masks: also read the segmentations (seconds to a minute for all of COCO).
-        on_bad: as for `visrep.data.detection.voc.read_voc`; a segmentation that cannot be read
-            counts as a bad box.
-        depth: what is black and white in images of more than 8 bits: `visrep.data.depth`.
+        classes: names in order, boxes of others are ignored; None = the file's categories in the
+            order of their ids.
+        masks: also read the segmentations (seconds to a minute for all of COCO). One that cannot
+            be read leaves its box without a mask, and is reported.
+        on_bad, depth: as for `visrep.data.detection.voc.read_voc`.
 
     Raises:
-        UserError: the file is no json of this form, names an image that is not there, or an
-            annotation refers to an image or category that the file has not.
+        UserError: the file is no json of this form, names an image that is not there, has an id of
+            an image or a name or id of a category twice, or an annotation refers to an image or
+            category that the file has not, or has a value that says nothing.
     """
     if annotations is None or image_root is None:
         raise ConfigError("this data needs a folder: add detection.root=PATH")
     path = Path(annotations).expanduser()
-    folder = existing_folder(image_root, "detection.root")
     content = _load(path)
-    names = {
-        _get(entry, "id", f"{path}: category {i}"): str(
-            _get(entry, "name", f"{path}: category {i}")
-        )
-        for i, entry in enumerate(content["categories"])
-    }
-    try:
-        known = [names[id_] for id_ in sorted(names)] if classes is None else list(classes)
-    except TypeError as error:
-        raise UserError(f"{path}: ids of categories are mixed; make all of them int") from error
-    known = [str(name) for name in known]
+    folder = existing_folder(image_root, "detection.root (or image_root of the part)")
+    names = _categories(path, content["categories"])
+    known = choose(list(names.values()), classes, str(path))
     index = {name: i for i, name in enumerate(known)}
     problems = Problems(on_bad)
+    ignored: Counter[str] = Counter()
     records = _images(path, content["images"], folder)
-    for i, entry in enumerate(content["annotations"]):
-        where = f"{path}: annotation {entry.get('id', i) if isinstance(entry, dict) else i}"
-        image_id, category = _get(entry, "image_id", where), _get(entry, "category_id", where)
+    for i, entry in enumerate(_each_once(path, content["annotations"], problems)):
+        where = _where(path, entry, i)
+        image_id, category = (identity(entry, key, where) for key in ("image_id", "category_id"))
         if image_id not in records:
             raise UserError(f"{where} is of image {image_id}, which is not in the file; remove it")
-        if names.get(category) not in index:
+        if category not in names:
             raise UserError(
-                f"{where} has category {names.get(category, category)}, which is unknown; known "
-                f"are {', '.join(known)}"
+                f"{where} has category {category}, which is unknown; known are "
+                + ", ".join(f"{id_} {name}" for id_, name in names.items())
             )
-        record = records[image_id]
-        where = f"{where} ({names[category]} in {Path(record.file).name})"
-        box = usable_box(_xyxy(entry, where), record.height, record.width, where, problems)
-        if box is None:
+        name, record = names[category], records[image_id]
+        if name not in index:
+            ignored[name] += 1
             continue
-        mask = None
-        if masks and entry.get("segmentation"):
-            mask = _mask(entry["segmentation"], record.height, record.width)
-            if mask is None:
-                problems.add(where, "its segmentation is unreadable", "skipped")
-                continue
-        crowd = bool(entry.get("iscrowd", 0))
-        record.boxes.append(Box(box, index[names[category]], crowd=crowd, mask=mask))
-    dataset = DetectionDataset(path.stem, known, list(records.values()), problems.close(path.stem))
+        if record.broken:
+            continue
+        where = f"{where} ({name} in {Path(record.file).name})"
+        box = _box(entry, record, where, problems, masks=masks)
+        if box is not None:
+            box.category = index[name]
+            record.boxes.append(box)
+    say_ignored(ignored, str(path))
+    lines = problems.close(path.stem)
+    dataset = DetectionDataset(path.stem, known, list(records.values()), lines, ignored)
     return with_depth(dataset, depth)
 
 
 def _load(path: Path) -> dict[str, Any]:
+    if not path.parent.is_dir():
+        raise UserError(f"cannot read {path}: there is no folder {path.parent}; correct the path")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())  # with or without a byte order mark
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give a json file") from error
     except (ValueError, RecursionError) as error:
@@ -107,87 +110,97 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _get(entry: Any, key: str, where: str) -> Any:
-    if not isinstance(entry, dict) or entry.get(key) is None:
-        raise UserError(f"{where} has no {key!r}; add it")
-    if isinstance(entry[key], list | dict) and key != "bbox":
-        raise UserError(f"{where}: {key!r} must be a single value; correct it")
-    return entry[key]
+def _categories(path: Path, entries: list[Any]) -> dict[int | str, str]:
+    """Name of each id, in the order of the ids."""
+    names: dict[int | str, str] = {}
+    for i, entry in enumerate(entries):
+        where = f"{path}: category {i}"
+        id_, name = identity(entry, "id", where), str(field(entry, "name", where)).strip()
+        if names.get(id_, name) != name:
+            raise UserError(
+                f"{path}: id {id_} is that of two categories, {names[id_]} and {name}; give each "
+                "its own, and correct the annotations"
+            )
+        others = [other for other, known in names.items() if known == name and other != id_]
+        if others:
+            raise UserError(
+                f"{path}: categories {others[0]} and {id_} are both called {name}; rename one, or "
+                "give both one id"
+            )
+        names[id_] = name
+    try:
+        return {id_: names[id_] for id_ in sorted(names)}  # type: ignore[type-var]
+    except TypeError as error:
+        raise UserError(f"{path}: ids of categories are mixed; make all of them int") from error
 
 
-def _images(path: Path, entries: list[Any], folder: Path) -> dict[Any, ImageRecord]:
-    records: dict[Any, ImageRecord] = {}
+def _images(path: Path, entries: list[Any], folder: Path) -> dict[int | str, ImageRecord]:
+    records: dict[int | str, ImageRecord] = {}
     for i, entry in enumerate(entries):
         where = f"{path}: image {i}"
-        id_, name = _get(entry, "id", where), str(_get(entry, "file_name", where))
-        height, width = _get(entry, "height", where), _get(entry, "width", where)
+        id_, name = identity(entry, "id", where), str(field(entry, "file_name", where))
         if id_ in records:
             raise UserError(f"{where}: id {id_} is used twice; give each image its own")
-        if not all(isinstance(side, int) and side > 0 for side in (height, width)):
-            raise UserError(f"{where}: size {width}x{height} is not possible; correct it")
+        height, width = (side(entry.get(key), key, where) for key in ("height", "width"))
         file = inside(folder, name, where)
         if not file.is_file():
             raise UserError(f"{where}: {file} is not there; add it or correct the image root")
-        records[id_] = ImageRecord(str(file), str(id_), height, width)
+        record = ImageRecord(str(file), str(id_), height or 0, width or 0)
+        if height is None or width is None:
+            try:
+                record.height, record.width = image_size(file)
+            except BrokenImage as error:
+                record.broken = error.reason
+        records[id_] = record
     return records
 
 
-def _xyxy(entry: dict[str, Any], where: str) -> tuple[float, float, float, float]:
-    box = _get(entry, "bbox", where)
-    try:
-        x, y, width, height = (float(value) for value in box)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: bbox {box} is not [x, y, width, height]; correct it") from error
-    return x, y, x + width, y + height
+def _each_once(path: Path, entries: list[Any], problems: Problems) -> list[Any]:
+    """The annotations; one that is there twice, id and all, counts once."""
+    kept: list[Any] = []
+    seen: dict[Any, list[Any]] = {}
+    shared = 0
+    for i, entry in enumerate(entries):
+        if isinstance(entry, dict) and entry.get("id") is not None:
+            same = seen.setdefault(identity(entry, "id", f"{path}: annotation {i}"), [])
+            if entry in same:
+                problems.add(_where(path, entry, i), "the same annotation twice", "counted once")
+                continue
+            shared += bool(same)
+            same.append(entry)
+        kept.append(entry)
+    if shared:
+        log.warning("%s: %d annotations have the id of another; all are read", path, shared)
+    return kept
 
 
-def _mask(segmentation: Any, height: int, width: int) -> dict[str, Any] | None:
-    """Polygons or a run-length code as a compressed code, `counts` a str; None if unreadable."""
-    size = [height, width]
-    try:
-        if not isinstance(segmentation, dict):
-            if not all(_is_polygon(points, height, width) for points in segmentation):
-                return None
-            code = rle.merge(rle.frPyObjects(segmentation, height, width))
-            return {"size": size, "counts": code["counts"].decode("ascii")}
-        counts = segmentation["counts"]
-        runs = counts if isinstance(counts, list) else _runs(counts)
-        if list(segmentation["size"]) != size or sum(runs) != height * width or min(runs) < 0:
-            return None
-        if isinstance(counts, list):
-            counts = rle.frPyObjects(segmentation, height, width)["counts"].decode("ascii")
-        return {"size": size, "counts": counts}
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+def _where(path: Path, entry: Any, i: int) -> str:
+    return f"{path}: annotation {entry.get('id', i) if isinstance(entry, dict) else i}"
+
+
+def _box(
+    entry: dict[str, Any], record: ImageRecord, where: str, problems: Problems, *, masks: bool
+) -> Box | None:
+    """The object, of category 0; None where its box is unusable."""
+    stated = _xyxy(entry, where)
+    xyxy = usable_box(stated, record.height, record.width, where, problems)
+    if xyxy is None:
         return None
+    area = None if entry.get("area") is None else number(entry["area"], "area", where)
+    box = Box(xyxy, 0, crowd=flag(entry.get("iscrowd"), "iscrowd", where), area=area)
+    box.stated = None if stated == xyxy else stated
+    if masks and entry.get("segmentation"):
+        box.mask, wrong = read_mask(entry["segmentation"], record.height, record.width)
+        if wrong:
+            problems.add(where, wrong, "left out" if box.mask else "the box has no mask")
+    return box
 
 
-def _is_polygon(points: Any, height: int, width: int) -> bool:
-    """x, y, x, y, ...: pycocotools takes memory for the whole way between points, however far."""
-    near = all(math.isfinite(x) and abs(x) <= 2 * max(height, width) for x in points)
-    return near and len(points) >= 6 and len(points) % 2 == 0
-
-
-def _runs(counts: str) -> list[int]:
-    """Run lengths of a compressed code; pycocotools itself accepts codes that are too short.
-
-    A number is a chain of characters from "0" on: 5 bits each, the lowest first, the sixth bit
-    says that more follow, the highest of the last one's five bits is the sign. From the fourth
-    number on it is the difference to the number two before.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64:
-            raise ValueError(character)
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20:
-            continue
-        if bits & 0x10:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
-    if shift:
-        raise ValueError("cut short")
-    return runs
+def _xyxy(entry: dict[str, Any], where: str) -> tuple[float, float, float, float]:
+    box = entry.get("bbox")
+    if box is None:
+        raise UserError(f"{where} has no 'bbox'; add it")
+    if not isinstance(box, list) or len(box) != 4:
+        raise UserError(f"{where}: bbox {box} is not [x, y, width, height]; correct it")
+    x, y, width, height = (number(value, "bbox", where) for value in box)
+    return x, y, x + width, y + height

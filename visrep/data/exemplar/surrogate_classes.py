@@ -91,6 +91,7 @@ class Exemplars:
     offset: tuple[float, float] = (-0.1, 0.1)
     hue: float = 0.1
 
+    antialias: ClassVar[bool] = True
     interpolation: ClassVar[str] = "bilinear"  # of the resizing before a whole image is encoded
     loader: ClassVar[type["ExemplarLoader"]]
 

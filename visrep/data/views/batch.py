@@ -10,6 +10,7 @@ of its samples, so one process and eight see the same views.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -81,9 +82,12 @@ class Views:
         crops, mine = [], params[i : i + 1]
         for v, spec in enumerate(self.views):
             box = mine.boxes(v, image.shape[1], image.shape[2])[0].tolist()
-            size = [spec.size, spec.size]
-            mode = InterpolationMode(spec.interpolation)
-            crop = tv.resized_crop(image, *box, size, interpolation=mode, antialias=True)
+            if spec.antialias:
+                size, mode = [spec.size, spec.size], InterpolationMode(spec.interpolation)
+                crop = tv.resized_crop(image, *box, size, interpolation=mode, antialias=True)
+            else:
+                crop = image_ops.resized(image, box, size=spec.size, filter=spec.interpolation)
+                crop = crop.round_().to(torch.uint8)
             crops.append(crop.flip(-1) if mine.flip(v)[0] else crop.contiguous())
         return crops
 
@@ -129,14 +133,16 @@ class Views:
         boxes = params.boxes(v, images.shape[2], images.shape[3])
         top, left, height, width = on(device, boxes).unbind(1)
         mirrored = on(device, params.flip(v)).bool()
-        rows = image_ops.resize_matrix(
-            top, height, None, extent=images.shape[2], size=spec.size, filter=spec.interpolation
+        matrix = partial(
+            image_ops.resize_matrix,
+            size=spec.size,
+            filter=spec.interpolation,
+            antialias=spec.antialias,
         )
-        columns = image_ops.resize_matrix(
-            left, width, mirrored, extent=images.shape[3], size=spec.size, filter=spec.interpolation
-        )
+        rows = matrix(top, height, None, extent=images.shape[2])
+        columns = matrix(left, width, mirrored, extent=images.shape[3])
         crops = image_ops.apply_matrices(images, rows, columns)
-        return crops.clamp_(0.0, 255.0) if spec.interpolation == "bicubic" else crops
+        return crops if spec.interpolation == "bilinear" else crops.clamp_(0.0, 255.0)
 
     def _finish(self, x: Tensor, params: Params, v: int) -> Tensor:
         """Colour operations and normalisation of n x 3 x size x size, in [0, 1]; x is used up."""

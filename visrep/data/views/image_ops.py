@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 LUMA = (0.2989, 0.587, 0.114)
+# How an image is resized; the last is the bicubic of TensorFlow 1, which never antialiases.
+FILTERS = ("bilinear", "bicubic", "bicubic_tf1")
 
 
 def resize_matrix(
@@ -21,23 +23,24 @@ def resize_matrix(
     extent: int,
     size: int,
     filter: str,
+    antialias: bool = True,
 ) -> Tensor:
-    """The antialiased resize of one axis, as one matrix per sample: n x size x extent.
+    """The resize of one axis, as one matrix per sample: n x size x extent.
 
-    Row i holds the weights of the `extent` input pixels in output pixel i. The filter is stretched
-    by length / size where that shrinks the image, as Pillow and torchvision do.
+    Row i holds the weights of the `extent` input pixels in output pixel i. With `antialias` the
+    filter is stretched by length / size where that shrinks the image, as Pillow and torchvision do;
+    without it, an output pixel is made of the four pixels (or two) around its place, see `taps`.
 
     Args:
         start, length: the crop on this axis in pixels, float32 n.
-        filter: bilinear or bicubic.
+        filter: one of `FILTERS`; bicubic_tf1 without `antialias` only.
         flip: which samples to mirror on this axis, bool n; None for none.
     """
+    if not antialias:
+        source, weights = taps(start, length, flip, size=size, filter=filter)
+        return weights.new_zeros(len(start), size, extent).scatter_add_(2, source, weights)
     scale = (length / size)[:, None, None]
-    target = torch.arange(size, device=start.device)
-    target = target.expand(len(start), size)
-    if flip is not None:
-        target = torch.where(flip[:, None], size - 1 - target, target)
-    target = target[:, :, None]  # n x size x 1
+    target = _targets(len(start), flip, size=size, device=start.device)
     source = torch.arange(extent, device=start.device) - start[:, None, None]  # n x 1 x extent
     inside = ((source >= 0) & (source < length[:, None, None])).to(start.dtype)
     distance = (source + 0.5) - scale * (target + 0.5)
@@ -47,16 +50,80 @@ def resize_matrix(
     return weights.div_(weights.sum(dim=-1, keepdim=True))
 
 
+def taps(
+    start: Tensor, length: Tensor, flip: Tensor | None, *, size: int, filter: str
+) -> tuple[Tensor, Tensor]:
+    """A resize of one axis without antialiasing: which pixels an output pixel takes, and how much.
+
+    TensorFlow's `tf.image.resize` (bilinear, bicubic): pixels have their centre at one half, the
+    cubic is Keys' with a = -1/2, and pixels outside the crop count for nothing. Its
+    `tf.compat.v1.image.resize_bicubic` (bicubic_tf1): output pixel i lies at i * length / size, a
+    is -3/4, and the crop's last pixel stands for all beyond it. TensorFlow has the weights from a
+    table of 1,024 places; these are exact.
+
+    Args:
+        start, length, flip, size, filter: as for `resize_matrix`.
+
+    Returns:
+        Positions on the axis, int64 n x size x 4, those outside the crop moved to its edge; and
+        their weights, float32.
+    """
+    corner = filter == "bicubic_tf1"
+    half = 0.0 if corner else 0.5
+    target = _targets(len(start), flip, size=size, device=start.device)
+    start, length = start[:, None, None], length[:, None, None]
+    place = (length / size) * (target + half) - half  # within the crop, n x size x 1
+    source = place.floor() + torch.arange(-1, 3, device=start.device)
+    distance = (place - source).abs_()
+    if filter == "bilinear":
+        weights = _triangle(distance)
+    else:
+        weights = _cubic(distance, a=-0.75 if corner else -0.5)
+    if not corner:
+        weights = weights.mul_((source >= 0) & (source < length))
+        weights = weights.div_(weights.sum(dim=-1, keepdim=True))
+    return torch.minimum(source.clamp_(min=0), length - 1).add_(start).long(), weights
+
+
+def resized(images: Tensor, box: Sequence[int], *, size: int, filter: str) -> Tensor:
+    """One crop of all images, resized without antialiasing; it reads the pixels of `taps` only.
+
+    Args:
+        images: ... x H x W, values of 0 to 255 of any type.
+        box: top, left, height and width of the crop.
+
+    Returns:
+        ... x size x size, float32, clipped to 0 to 255.
+    """
+    top, left, height, width = torch.tensor(box, dtype=torch.float32, device=images.device)[:, None]
+    rows, row_weights = taps(top, height, None, size=size, filter=filter)
+    columns, column_weights = taps(left, width, None, size=size, filter=filter)
+    tall = made = images.new_zeros((), dtype=torch.float32)
+    for row, weight in zip(rows[0].unbind(1), row_weights[0].unbind(1), strict=True):
+        tall = tall + images[..., row, :] * weight[:, None]
+    for column, weight in zip(columns[0].unbind(1), column_weights[0].unbind(1), strict=True):
+        made = made + tall[..., column] * weight
+    return made.clamp_(0.0, 255.0)
+
+
+def _targets(n: int, flip: Tensor | None, *, size: int, device: torch.device) -> Tensor:
+    """Output pixels 0 to size - 1, the other way round where `flip`: n x size x 1."""
+    target = torch.arange(size, device=device).expand(n, size)
+    if flip is not None:
+        target = torch.where(flip[:, None], size - 1 - target, target)
+    return target[:, :, None]
+
+
 def _triangle(distance: Tensor) -> Tensor:
     return torch.rsub(distance, 1.0).clamp_(min=0.0)
 
 
-def _cubic(distance: Tensor) -> Tensor:
-    """Keys' cubic filter with a = -1/2; both pieces are 0 at the ends of their interval."""
+def _cubic(distance: Tensor, *, a: float = -0.5) -> Tensor:
+    """Keys' cubic filter; both pieces are 0 at the ends of their interval."""
     near = distance.clamp(max=1.0)
     far = distance.clamp(1.0, 2.0)
-    return ((1.5 * near - 2.5) * near * near + 1.0).add_(
-        ((-0.5 * far + 2.5) * far - 4.0) * far + 2.0
+    return (((a + 2) * near - (a + 3)) * near * near + 1.0).add_(
+        ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
     )
 
 

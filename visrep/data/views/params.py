@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from visrep.data.views.image_ops import FILTERS
 from visrep.data.views.operation import Operation, between, is_share, require, tuple_of
 
 # Columns of a row; 41 to 56 are those of `visrep.data.views.operations`, the rest is spare. An
@@ -28,7 +29,9 @@ class View:
         size: of the square result, in pixels.
         scale: share of the image's area that the crop has, drawn uniformly.
         ratio: width / height of the crop, drawn uniformly in its logarithm.
-        interpolation: bilinear or bicubic, antialiased.
+        interpolation: bilinear, bicubic or, without antialiasing, bicubic_tf1.
+        antialias: whether a crop that shrinks is filtered first; false is TensorFlow's resize, see
+            `image_ops.taps`.
         flip_p: probability of a mirror image.
         operations: in the order of their application, each once; those whose probability is 0 are
             left out.
@@ -42,6 +45,7 @@ class View:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: str = "bilinear"
+    antialias: bool = True
     flip_p: float = 0.5
     operations: tuple[Operation, ...] = ()
 
@@ -54,8 +58,11 @@ class View:
             positive = "[low, high], positive" + " up to 1" * (limit == 1.0)
             require(0 < low <= high <= limit, name, [low, high], positive)
         require(is_share(self.flip_p), "flip_p", self.flip_p, "a number in [0, 1]")
-        good = self.interpolation in ("bilinear", "bicubic")
-        require(good, "interpolation", self.interpolation, "bilinear or bicubic")
+        good = self.interpolation in FILTERS
+        require(good, "interpolation", self.interpolation, " or ".join(FILTERS))
+        require(isinstance(self.antialias, bool), "antialias", self.antialias, "true or false")
+        never = self.interpolation == "bicubic_tf1"
+        require(not (never and self.antialias), "interpolation", "bicubic_tf1", "antialias=false")
         for operation in self.operations:
             require(isinstance(operation, Operation), "order", operation, "names and Operations")
             kind = type(operation).__name__

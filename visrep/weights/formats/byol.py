@@ -19,6 +19,10 @@ from visrep.weights.foreign import MEAN, STD, Choice, ForeignTensors, Raw, encod
 from visrep.weights.head_choice import head_or_classifier
 
 NAME = "BYOL checkpoint of haiku"
+# `tf.image.resize` of TensorFlow 2 on the central 7/8.
+INPUT = Preprocess(
+    size=224, resize=256, mean=MEAN, std=STD, interpolation="bicubic", antialias=False
+)
 _NET = re.compile(r"res_net\d+/~/(.+)")
 _STEM = {"initial_conv": "conv1", "initial_batchnorm": "bn1"}
 _BLOCK = re.compile(r"block_group_([0-3])/~/block_(\d+)/~/(\w+)")
@@ -78,7 +82,7 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
         choice=choice,
         source={"format": NAME},
         note="" if "layer1.0.conv3.weight" in ours else _OLD_STRIDES,
-        preprocess=Preprocess(size=224, resize=256, mean=MEAN, std=STD, interpolation="bicubic"),
+        preprocess=INPUT,
         head=head,
         fc=fc,
         encoder=side if others else "",

@@ -94,12 +94,19 @@ def renaming(names: Iterable[str]) -> Callable[[str], str | None]:
 def preprocess(size: int = 224) -> Preprocess:
     """SimCLR's input: RGB in [0, 1] without mean and standard deviation.
 
-    ImageNet's is a bicubic resize of the central square of 7/8 of the short side; 32 px is CIFAR's
-    as it is.
+    ImageNet's is TensorFlow 1's bicubic resize of the central square of 7/8 of the short side; 32
+    px is CIFAR's as it is.
     """
     resize = None if size == 32 else 256 * size // 224
     zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return Preprocess(size=size, resize=resize, mean=zero, std=one, interpolation="bicubic")
+    return Preprocess(
+        size=size,
+        resize=resize,
+        mean=zero,
+        std=one,
+        interpolation="bicubic_tf1",
+        antialias=False,
+    )
 
 
 def _items(tree: Tree, part: str) -> Iterable[tuple[str, object]]:

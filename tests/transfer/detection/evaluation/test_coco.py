@@ -1,13 +1,17 @@
 """COCO AP: by hand, and the same from both libraries."""
 
+import contextlib
 import importlib.util
+import io
+import json
 
 import numpy as np
 import pytest
 import torch
 from pycocotools import mask as rle
 
-from visrep.data.detection import Box, DetectionDataset, ImageRecord
+from visrep.data.detection import Box, DetectionDataset, ImageRecord, read_coco
+from visrep.data.detection.segmentation import box_mask
 from visrep.errors import UserError
 from visrep.transfer.detection.evaluation.coco import evaluate_coco
 from visrep.transfer.detection.prediction import Prediction
@@ -129,10 +133,110 @@ def test_both_libraries_give_the_same_numbers(kind):
     assert evaluate_coco(data, predictions, kind=kind).backend == fast.backend
 
 
+def random_json(rng):
+    """Images, objects (crowds, boxes over the edge, areas of their own), and detections."""
+    content = {"images": [], "annotations": [], "categories": []}
+    content["categories"] = [{"id": id_, "name": f"c{id_}"} for id_ in (3, 8, 11)]
+    found = []
+    for image in range(1, 13):
+        height, width = (int(side) for side in rng.integers(120, 260, 2))
+        content["images"].append(
+            {"id": image, "file_name": f"{image}.png", "height": height, "width": width}
+        )
+        for _ in range(rng.integers(1, 9)):
+            w, h = rng.uniform(4, 110, 2).tolist()
+            x, y = (float(rng.uniform(-3, side)) for side in (width - w / 2, height - h / 2))
+            category = int(rng.choice([3, 8, 11]))
+            corners = [x, y, x + w, y, x + w, y + h, x, y + h]
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": image,
+                    "category_id": category,
+                    "bbox": [x, y, w, h],
+                    "area": float(rng.uniform(0.2, 1.5) * w * h),
+                    "iscrowd": int(rng.random() < 0.15),
+                    "ignore": int(rng.random() < 0.2),
+                    "segmentation": [corners],
+                }
+            )
+            for _ in range(rng.integers(0, 4)):
+                moved = [v + float(rng.normal(0, 0.1 * min(w, h))) for v in (x, y, w, h)]
+                score = int(rng.integers(1, 9)) / 8  # few values, so that ties occur
+                found.append((image, int(rng.choice([category, category, 3])), moved, score))
+    return content, found
+
+
+def reference(path, found, kind):
+    """The six numbers, as the authors' evaluation computes them from the same json."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(path))
+        evaluation = COCOeval(truth, truth.loadRes(found), kind)
+        evaluation.evaluate(), evaluation.accumulate(), evaluation.summarize()
+    names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+    return {name: 100 * v for name, v in zip(names, evaluation.stats, strict=False) if v >= 0}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_numbers_of_a_json_are_pycocotools_own(tmp_path, seed, backend):
+    """Even where ours was written with text for numbers."""
+    content, found = random_json(np.random.default_rng(seed))
+    for image in content["images"]:
+        (tmp_path / image["file_name"]).touch()
+    path, texts = tmp_path / "truth.json", tmp_path / "texts.json"
+    path.write_text(json.dumps(content))
+    for entry in content["annotations"]:
+        entry.update({k: str(entry[k]) for k in ("image_id", "iscrowd", "area")})
+        entry["bbox"] = [repr(v) for v in entry["bbox"]]
+    for entry in content["images"]:
+        entry.update({k: float(entry[k]) for k in ("id", "height", "width")})
+    texts.write_text(json.dumps(content))
+    data = read_coco(texts, tmp_path)
+    sizes = {record.id: (record.height, record.width) for record in data.records}
+    index = {3: 0, 8: 1, 11: 2}
+    predictions, results = {}, []
+    for id_ in sizes:
+        rows = [row for row in found if str(row[0]) == id_]
+        xyxy = np.array([(x, y, x + max(w, 1), y + max(h, 1)) for _, _, (x, y, w, h), _ in rows])
+        xyxy = xyxy.reshape(-1, 4)
+        masks = [box_mask(box, *sizes[id_]) for box in xyxy.tolist()]
+        predictions[id_] = Prediction(
+            boxes=torch.from_numpy(xyxy),
+            scores=torch.tensor([row[3] for row in rows], dtype=torch.float64),
+            labels=torch.tensor([index[row[1]] for row in rows], dtype=torch.int64),
+            masks=masks,
+        )
+        for (image, category, _, score), (x0, y0, x1, y1), mask in zip(
+            rows, xyxy.tolist(), masks, strict=True
+        ):
+            result = {"image_id": image, "category_id": category, "score": score}
+            results.append((result, {"bbox": [x0, y0, x1 - x0, y1 - y0]}, {"segmentation": mask}))
+    for kind, column in (("bbox", 1), ("segm", 2)):
+        wanted = reference(path, [{**row[0], **row[column]} for row in results], kind)
+        got = evaluate_coco(data, predictions, kind=kind, backend=backend).numbers
+        assert {"AP_small", "AP_medium", "AP_large"} <= wanted.keys()
+        assert got == pytest.approx(wanted, abs=1e-9), kind
+        assert 5 < got["AP"] < 95
+
+
+def test_an_object_without_a_mask_is_no_miss_where_masks_are_measured():
+    data = dataset([[(A, 0), (B, 0)]])
+    data.records[0].boxes[1].mask = None
+    for found in ([(A, 0.9, 0)], [(B, 0.95, 0), (A, 0.9, 0)]):
+        numbers = evaluate_coco(data, {"image0": prediction(*found)}, kind="segm").numbers
+        assert numbers["AP"] == pytest.approx(100.0)
+    boxes = evaluate_coco(data, {"image0": prediction((A, 0.9, 0))}).numbers
+    assert boxes["AP"] == pytest.approx(100 * 51 / 101), "a box like any other"
+
+
 def test_what_cannot_be_measured_is_refused(capsys):
     with pytest.raises(UserError, match="no box to be found"):
         evaluate_coco(dataset([[(A, 0, "crowd")]]), {})
-    with pytest.raises(UserError, match="a box without a mask"):
+    with pytest.raises(UserError, match="no box has a mask"):
         evaluate_coco(dataset([[(A, 0)]], masks=False), {}, kind="segm")
     with pytest.raises(UserError, match="predictions without masks"):
         found = {"image0": prediction((A, 0.9, 0), masks=False)}

@@ -2,12 +2,22 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.visrep.data.pictures import write_picture
-from visrep.data.detection.boxes import ImageRecord, Problems, existing_folder, inside, usable_box
-from visrep.data.images import BrokenImage
+from visrep.data.detection.boxes import (
+    DetectionDataset,
+    ImageRecord,
+    Problems,
+    existing_folder,
+    inside,
+    usable_box,
+    with_depth,
+)
+from visrep.data.images import BrokenImage, UnknownRange
 from visrep.errors import ConfigError, UserError
 
 
@@ -76,6 +86,34 @@ def test_an_image_of_another_size_than_annotated_is_refused(tmp_path):
         ImageRecord(str(tmp_path / "a.png"), "a", 9, 6).image()
     with pytest.raises(BrokenImage, match=r"b\.png"):
         ImageRecord(str(tmp_path / "b.png"), "b", 6, 9).image()
+
+
+def test_a_photograph_that_is_annotated_as_stored_is_refused(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    file = tmp_path / "a.jpg"
+    Image.fromarray(np.zeros((6, 9, 3), dtype=np.uint8)).save(file, exif=exif)
+    assert ImageRecord(str(file), "a", 9, 6).image().shape == (3, 9, 6)
+    with pytest.raises(
+        UserError, match=r"a\.jpg is stored as 9x6 .* EXIF turns it to 6x9"
+    ) as caught:
+        ImageRecord(str(file), "a", 6, 9).image()
+    assert "annotated as stored" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_data_set_is_read_at_one_depth(tmp_path, log_lines):
+    Image.fromarray(np.array([[0, 4095]], dtype=np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray(np.array([[0, 4095]], dtype=np.int32)).save(tmp_path / "b.tif")
+    deep = DetectionDataset("deep", ["x"], [ImageRecord(str(tmp_path / "a.png"), "a", 1, 2)])
+    assert with_depth(deep, [0, 4095]).records[0].image()[0].tolist() == [[0, 255]]
+    assert not log_lines
+    assert with_depth(deep, "auto").records[0].image().max() == 15
+    assert "deep: " in log_lines[0] and "depth=[0,4095]" in log_lines[0]
+    deep.records.append(ImageRecord(str(tmp_path / "b.tif"), "b", 1, 2))
+    with pytest.raises(UnknownRange, match=r"b\.tif"):
+        with_depth(deep, "auto")
+    with pytest.raises(ConfigError, match="depth=12 bits"):
+        with_depth(deep, "12 bits")
 
 
 def test_names_stay_inside_their_folder(tmp_path):

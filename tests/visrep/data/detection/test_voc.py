@@ -1,8 +1,10 @@
 """PASCAL VOC's layout: the convention of its boxes, and everything that real files get wrong."""
 
+import logging
 import shutil
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -51,10 +53,58 @@ def test_classes_found_are_those_of_all_splits(tmp_path):
     assert train.records[0].boxes[0].category == 1 and test.records[0].boxes[0].category == 0
 
 
-def test_an_unknown_class_names_file_class_and_the_known(tmp_path):
-    root = write_voc(tmp_path, {"a": voc_object("cat", 2, 2, 9, 9) + voc_object("cow", 2, 2, 9, 9)})
-    with pytest.raises(UserError, match=r"a\.xml: class cow of object 2 is unknown; .* cat, dog:"):
-        read_voc(root, "train", classes=["cat", "dog"])
+def test_some_of_the_classes_leave_the_others_aside_with_a_count(tmp_path, caplog):
+    objects = voc_object("cat", 2, 2, 9, 9) + voc_object("cow", 2, 2, 9, 9)
+    root = write_voc(tmp_path, {"a": objects, "b": voc_object("cow", 2, 2, 9, 9)})
+    with caplog.at_level(logging.INFO, logger="visrep"):
+        data = read_voc(root, "train", classes=["cat"])
+    assert data.classes == ["cat"] and [len(r.boxes) for r in data.records] == [1, 0]
+    assert f"{tmp_path.name}/train: boxes of other classes, ignored: cow 2" in caplog.text
+    with pytest.raises(UserError, match=r"Annotations has none of the classes dog; it has cat, co"):
+        read_voc(root, "train", classes=["dog"])
+
+
+def test_an_unknown_class_among_voc_s_twenty(tmp_path):
+    objects = voc_object("cat", 2, 2, 9, 9) + voc_object("Dog", 2, 2, 9, 9)
+    write_voc(tmp_path / "VOC2007", {"a": objects})
+    message = r"a\.xml: class Dog of object 2 is unknown \(perhaps dog\); known are aeroplane, "
+    with pytest.raises(UserError, match=message):
+        read_voc_sets(tmp_path, ["VOC2007/train"])
+    data = read_voc_sets(tmp_path, ["VOC2007/train"], classes=["Dog", "dog"])
+    assert data.classes == ["Dog", "dog"] and len(data.records[0].boxes) == 1
+
+
+def test_two_spellings_of_a_class_are_named(tmp_path, log_lines):
+    objects = voc_object("red", 2, 2, 9, 9) + voc_object("Red", 2, 2, 9, 9)
+    read_voc(write_voc(tmp_path, {"a": objects}), "train")
+    assert "Red and red are probably one class" in log_lines[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "difficult"),
+    [("0", False), ("1", True), ("true", True), ("Unspecified", False), ("", False)],
+)
+def test_forms_of_difficult(tmp_path, text, difficult):
+    objects = voc_object("cat", 2, 2, 9, 9, more=f"<difficult>{text}</difficult>")
+    data = read_voc(write_voc(tmp_path, {"a": objects}), "train")
+    assert data.records[0].boxes[0].difficult is difficult
+
+
+def test_the_image_that_an_annotation_names(tmp_path):
+    """One of its own name counts first."""
+    root = write_voc(tmp_path, {i: voc_object("cat", 2, 2, 9, 9) for i in "abc"})
+    for id_, stated in (("a", "photo 1.jpg"), ("b", r"C:\data\photo 2.JPG"), ("c", "a.jpg")):
+        path = root / f"Annotations/{id_}.xml"
+        text = path.read_text().replace("<size>", f"<filename>{stated}</filename><size>")
+        path.write_text(text)
+    images = root / "JPEGImages"
+    (images / "a.jpg").rename(images / "photo 1.jpg")
+    (images / "b.jpg").rename(images / "photo 2.jpg")
+    names = [Path(r.file).name for r in read_voc(root, "train").records]
+    assert names == ["photo 1.jpg", "photo 2.jpg", "c.jpg"]
+    (images / "photo 1.jpg").unlink()
+    with pytest.raises(UserError, match=r"a\.xml has no image .*a\.jpg .* nor the photo 1\.jpg"):
+        read_voc(root, "train")
 
 
 @pytest.mark.parametrize("corners", [(5, 5, 5, 9), (5, 9, 9, 9), (9, 5, 5, 9), (5, 9, 9, 5)])
@@ -86,6 +136,16 @@ def test_a_missing_size_is_taken_from_the_image(tmp_path):
         write_picture(root / f"JPEGImages/{id_}.jpg", height=31, width=17)
     sizes = [(r.height, r.width) for r in read_voc(root, "train").records]
     assert sizes == [(31, 17), (31, 17), (40, 50)]
+
+
+def test_a_broken_image_without_a_size_is_kept_as_such(tmp_path):
+    root = write_voc(tmp_path, {i: voc_object("cat", 2, 2, 9, 9) for i in "ab"})
+    (root / "JPEGImages/b.jpg").write_bytes(b"")
+    (root / "Annotations/b.xml").write_text(
+        f"<annotation>{voc_object('cat', 1, 1, 2, 2)}</annotation>"
+    )
+    record = read_voc(root, "train").records[1]
+    assert record.broken and record.boxes == []
 
 
 def test_a_split_of_one_line_and_png_images(tmp_path):
@@ -142,9 +202,6 @@ def spoil(root, kind):
         (root / "JPEGImages/b.jpg").unlink()
     elif kind == "annotation gone":
         xml.unlink()
-    elif kind == "image broken":
-        (root / "JPEGImages/b.jpg").write_bytes(b"")
-        xml.write_text("<annotation></annotation>")
     elif kind == "line twice":
         names.write_text("a\nb\na\n")
     elif kind == "list empty":
@@ -174,7 +231,6 @@ def spoil(root, kind):
         ("size", r"b\.xml: size .* is no number"),
         ("image gone", r"b\.xml has no image .*JPEGImages/b\.jpg"),
         ("annotation gone", r"train\.txt:2: b has no annotation .*Annotations/b\.xml"),
-        ("image broken", r"cannot read image .*b\.jpg"),
         ("line twice", r"train\.txt:3: a is also on line 1"),
         ("list empty", r"train\.txt has no ids"),
         ("list binary", r"cannot read list .*train\.txt: it is no text file"),

@@ -8,6 +8,7 @@ import torch
 from tests.oracles.views import photos, view_of
 from visrep.config import instantiate
 from visrep.data.views import batch as views_module
+from visrep.data.views import image_ops
 from visrep.data.views.batch import Views
 from visrep.data.views.spec import make_view
 from visrep.groups import choices, named
@@ -125,9 +126,9 @@ def test_same_parameters_same_bits():
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-def both_paths(filter, height, width, size, images):
+def both_paths(filter, height, width, size, images, antialias=True):
     """Grey levels between the crops of a worker and those of the batch."""
-    view = make_view(size=size, interpolation=filter)
+    view = make_view(size=size, interpolation=filter, antialias=antialias)
     views = Views(views=[view, view], **PLAIN)
     params = views.draw(seed=0, step=0, batch=len(images))
     crops = [views.crop(image, params, i) for i, image in enumerate(images)]
@@ -137,6 +138,17 @@ def both_paths(filter, height, width, size, images):
     return torch.stack(
         [(a - (255 * b).round()).abs() for a, b in zip(worker, batched, strict=True)]
     )
+
+
+@pytest.mark.parametrize("filter", image_ops.FILTERS)
+@pytest.mark.parametrize(("height", "width", "size"), [(90, 61, 24), (20, 33, 48), (1, 9, 5)])
+def test_without_antialiasing_a_worker_cuts_what_the_batch_cuts(filter, height, width, size):
+    """Black and white too: both clip after both passes, so that one rounding is between them."""
+    images = photos(16, height, width)
+    images[:8] = (images[:8] > 127).to(torch.uint8) * 255
+    difference = both_paths(filter, height, width, size, images, antialias=False)
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 1e-3
 
 
 @pytest.mark.parametrize("filter", ["bilinear", "bicubic"])
@@ -215,10 +227,11 @@ def test_misuse_is_refused():
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("filter", ["bilinear", "bicubic"])
-def test_a_gpu_makes_the_views_of_a_cpu(filter, monkeypatch):
+def test_a_gpu_makes_the_views_of_a_cpu(filter, antialias, monkeypatch):
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    views = all_views(interpolation=filter)
+    views = all_views(interpolation=filter, antialias=antialias)
     images = photos(32, 30, 30)
     params = views.draw(seed=0, step=0, batch=32)
     for a, b in zip(views(images, params), views(images.cuda(), params), strict=True):

@@ -9,6 +9,7 @@ import torchvision.transforms.v2.functional as tv
 from PIL import Image, ImageFilter
 from torchvision.transforms.v2 import InterpolationMode
 
+from tests.oracles.resize import resized
 from tests.oracles.views import jittered, photos
 from visrep.data.views import image_ops
 from visrep.data.views.operations import Jitter
@@ -50,6 +51,46 @@ def test_crop_is_torchvisions_antialiased_resized_crop(filter, size):
         expected = tv.resized_crop(image, *box, [size, size], interpolation=mode, antialias=True)
         expected = expected.flip(-1) if mirrored else expected
         torch.testing.assert_close(crop, expected, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", image_ops.FILTERS)
+@pytest.mark.parametrize("size", [8, 20, 64])
+def test_crop_without_antialiasing_is_tensorflows(kind, size):
+    """Against the formulas: in a batch, mirrored or not, and one by one."""
+    images = photos(len(BOXES), 41, 50)
+    flip = torch.tensor([False, True, True, False, True])
+    top, left, height, width = torch.tensor(BOXES, dtype=torch.float32).unbind(1)
+    kernel = {"size": size, "filter": kind, "antialias": False}
+    rows = image_ops.resize_matrix(top, height, None, extent=41, **kernel)
+    columns = image_ops.resize_matrix(left, width, flip, extent=50, **kernel)
+    made = image_ops.apply_matrices(images.float(), rows, columns).clamp(0, 255)
+    for image, box, mirrored, crop in zip(images, BOXES, flip, made, strict=True):
+        y, x, h, w = box
+        expected = torch.from_numpy(resized(image[:, y : y + h, x : x + w].numpy(), size, kind))
+        alone = image_ops.resized(image, box, size=size, filter=kind)
+        torch.testing.assert_close(alone.double(), expected, rtol=0, atol=2e-3)
+        expected = expected.flip(-1) if mirrored else expected
+        torch.testing.assert_close(crop.double(), expected, rtol=0, atol=2e-3)
+
+
+def test_kernels_by_hand():
+    """Half the size: TensorFlow 1 takes every other pixel, TensorFlow 2 lies between two."""
+    line = torch.tensor([10.0, 200.0, 30.0, 90.0]).expand(1, 4, 4)
+    tf1 = image_ops.resized(line, (0, 0, 4, 4), size=2, filter="bicubic_tf1")
+    torch.testing.assert_close(tf1[0, 0], torch.tensor([10.0, 30.0]))
+    tf2 = image_ops.resized(line, (0, 0, 4, 4), size=2, filter="bicubic")
+    first, last = (9 * 10 + 9 * 200 - 30) / 17, (9 * 30 + 9 * 90 - 200) / 17
+    torch.testing.assert_close(tf2[0, 0], torch.tensor([first, last]))
+
+
+def test_antialiasing_is_what_the_kernels_lack():
+    """On fine noise that shrinks to a quarter it leaves a fraction of the contrast."""
+    noise = (torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255).round()
+    whole = (0, 0, 64, 64)
+    with_it = tv.resize(noise, [16, 16], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    for kind in image_ops.FILTERS[1:]:
+        without = image_ops.resized(noise, whole, size=16, filter=kind)
+        assert without.std() > 2.5 * with_it.std()
 
 
 def test_crop_of_the_same_size_copies_the_pixels():

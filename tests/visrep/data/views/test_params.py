@@ -239,6 +239,8 @@ def test_blur_kernel_is_a_tenth_of_the_size(size, width):
         {"scale": 0.5},
         {"ratio": (0, 1)},
         {"interpolation": "nearest"},
+        {"interpolation": "bicubic_tf1"},
+        {"antialias": "no"},
         {"flip_p": 1.5},
         {"flip_p": "often"},
         {"jitter": (0.4, 0.4, 0.4)},

@@ -17,7 +17,8 @@ NOTHING = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 SIMCLR = {
     "size": 224,
     "scale": (0.08, 1.0),
-    "interpolation": "bicubic",
+    "interpolation": "bicubic_tf1",
+    "antialias": False,
     "jitter": (0.8, 0.8, 0.8, 0.2),
     "jitter_p": 0.8,
     "brightness_additive": True,
@@ -75,6 +76,7 @@ BYOL = {
     "size": 224,
     "scale": (0.08, 1.0),
     "interpolation": "bicubic",
+    "antialias": False,
     "jitter": (0.4, 0.4, 0.2, 0.1),
     "jitter_p": 0.8,
     "brightness_additive": True,
@@ -85,7 +87,8 @@ BYOL = {
     "solarize_threshold": 0.5,
     "order": ("jitter", "gray", "blur", "solarize"),
 }
-BARLOW = dict(BYOL, brightness_additive=False, blur_kernel=23, solarize_threshold=0.50196)
+BARLOW = dict(BYOL, antialias=True, brightness_additive=False, blur_kernel=23)
+BARLOW |= {"solarize_threshold": 0.50196}
 SWAV = {
     "size": 224,
     "scale": (0.14, 1.0),
@@ -191,7 +194,7 @@ def test_the_command_line_sees_the_settings_of_a_view():
     """What the yaml rows and the first version knew, key by key."""
     assert set(inspect.signature(make_views).parameters) == {
         *("mean", "std", "copies", "each"),
-        *("size", "scale", "ratio", "interpolation", "flip_p", "order"),
+        *("size", "scale", "ratio", "interpolation", "antialias", "flip_p", "order"),
         *("jitter", "jitter_p", "brightness_additive", "gray_p", "blur_p", "blur_sigma"),
         *("blur_kernel", "solarize_p", "solarize_threshold", "invert_p"),
     }

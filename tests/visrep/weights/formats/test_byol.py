@@ -47,6 +47,8 @@ def test_the_default_is_the_online_network(byol):
     file = read_weights(byol[1])
     assert file.encoder == "online"
     assert file.preprocess["std"] == [0.229, 0.224, 0.225]
+    assert file.preprocess["interpolation"] == "bicubic"  # TensorFlow 2's
+    assert file.preprocess["antialias"] is False
     assert [layer["norm"] for layer in file.head["layers"]] == ["affine", "none"]
     norms = 1 + 4 * 3 + 4 + 2  # stem, blocks, shortcuts, of the two MLPs
     assert file.dropped == {

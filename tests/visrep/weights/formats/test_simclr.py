@@ -225,7 +225,8 @@ def test_the_port_of_v2(tmp_path, sk):
     torch.save(content, path)
     file = read_weights(path)
     assert file.backbone["padding"] == "tf"
-    assert file.preprocess["interpolation"] == "bicubic"
+    assert file.preprocess["interpolation"] == "bicubic_tf1"
+    assert file.preprocess["antialias"] is False
     x = images(65, 64)
     assert difference(features(file, x), net.features(x)) < 1e-5
     assert difference(projected(file, x), net.projected(x)) < 1e-5
