@@ -1,5 +1,6 @@
 """`visrep pretrain`: from a yaml to objects to the training loop to an encoder file."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from visrep import dist
+from visrep import dist, files
 from visrep.config import instantiate
 from visrep.data import identity
 from visrep.data.dataset import ImageDataset, checked
@@ -22,6 +23,7 @@ from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.exemplar_nets import ExemplarNet
+from visrep.nn.resnet import ResNet
 from visrep.pretrain.beginning import begin_from
 from visrep.pretrain.checks import check, same_picture
 from visrep.pretrain.method import Method, Plan, require_contract
@@ -29,6 +31,7 @@ from visrep.pretrain.monitor import knn_monitor
 from visrep.seeds import derive_seed
 from visrep.weights.encoder_file import save_encoder
 from visrep.weights.exemplar_file import save_exemplar
+from visrep.weights.formats import visrep_snapshot
 
 # What a null leaves to the length of an epoch.
 COMPUTED = ("steps", "snapshot_every")
@@ -64,6 +67,7 @@ def main(cfg: DictConfig) -> None:
     warnings = check(task, cfg, plan, views=views.views, steps_per_epoch=steps_per_epoch)
     for line in (*warnings, *same_picture(train)):
         run.log.warning("warning: %s", line)
+    _describe(run, cfg, parts, preprocess)
     trainer = assemble(
         task,
         run=run,
@@ -294,8 +298,21 @@ def _monitor(
     return [] if monitor is None else [monitor]
 
 
-def _export(run: Run, cfg: DictConfig, parts: Parts, preprocess: Preprocess) -> str:
-    path, task = run.out / "encoder.safetensors", parts.task
+def _describe(run: Run, cfg: DictConfig, parts: Parts, preprocess: Preprocess) -> None:
+    """Write down what net the snapshots hold, so that each can become an encoder file."""
+    task = parts.task
+    if not isinstance(task.encoder, ResNet) or not dist.is_main():
+        return
+    about = {
+        "backbone": dict(task.encoder.spec),
+        "preprocess": preprocess.to_dict(),
+        "head": None if task.head is None else task.head.spec,
+        "source": _source(run, cfg, parts),
+    }
+    files.write_text(run.out / visrep_snapshot.DESCRIPTION, json.dumps(about, indent=1))
+
+
+def _source(run: Run, cfg: DictConfig, parts: Parts) -> dict[str, Any]:
     source = {
         "method": cfg.name,
         "command": run.command,
@@ -304,7 +321,12 @@ def _export(run: Run, cfg: DictConfig, parts: Parts, preprocess: Preprocess) -> 
     }
     if parts.begun_from is not None:
         source["init_weights"] = parts.begun_from
-    about: Any = {"preprocess": preprocess, "source": source}
+    return source
+
+
+def _export(run: Run, cfg: DictConfig, parts: Parts, preprocess: Preprocess) -> str:
+    path, task = run.out / "encoder.safetensors", parts.task
+    about: Any = {"preprocess": preprocess, "source": _source(run, cfg, parts)}
     if isinstance(task.encoder, ExemplarNet):
         sha256 = save_exemplar(path, net=task.encoder, **about)
     else:

@@ -138,14 +138,21 @@ def test_detectron2_appears_in_its_folder_and_its_engine_inside_functions():
 
 def test_hydra_appears_in_the_command_line_and_its_configuration():
     assert not offenders(
-        lambda module: module in ("visrep.cli", "visrep.config"), lambda name: under(name, "hydra")
+        lambda module: module in ("visrep.config", "visrep.overrides"),
+        lambda name: under(name, "hydra"),
     )
 
 
 def test_a_configuration_is_read_by_entries_alone():
     """Below a command's module there is no `cfg`, only arguments."""
     entries = {module for module, _ in COMMANDS.values()}
-    allowed = entries | {"visrep.cli", "visrep.config", "visrep.groups", *READS_CONFIGURATIONS}
+    allowed = entries | {
+        "visrep.cli",
+        "visrep.config",
+        "visrep.groups",
+        "visrep.overrides",
+        *READS_CONFIGURATIONS,
+    }
     assert not offenders(lambda module: module in allowed, lambda name: under(name, "omegaconf"))
 
 

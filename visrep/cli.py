@@ -118,12 +118,13 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
     from visrep import config
     from visrep.data import workers
     from visrep.engine import lock, parallel, run
+    from visrep.overrides import first_of
 
     name = config_name(command)
     sweep = bool({"-m", "--multirun"} & set(flags))
     if not sweep and any(override.startswith("hydra.") for override in overrides):
         raise ConfigError("settings under hydra. are those of a sweep: use them with -m")
-    cfg, _ = config.compose(name, [config.first_of(o) for o in overrides] if sweep else overrides)
+    cfg, _ = config.compose(name, [first_of(o) for o in overrides] if sweep else overrides)
     entry = importlib.import_module(COMMANDS[command][0])
     if "--dry-run" in flags:
         resolve = getattr(entry, "resolve", lambda cfg: cfg)
@@ -133,9 +134,9 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
             print(f"# What the data decide is as typed: {error}")
         print(OmegaConf.to_yaml(cfg, resolve=True), end="")
         return 0
-    run.set_command_line([command, *overrides])
 
-    def main(cfg: DictConfig) -> None:
+    def main(cfg: DictConfig, typed: list[str]) -> None:
+        run.set_command_line([command, *typed])
         try:
             entry.main(cfg)
         except RuntimeError as error:  # torch's, from other processes: their end is no bug
@@ -148,7 +149,7 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
             parallel.leave()
             lock.release()
 
-    config.sweep(name, overrides, main) if sweep else main(cfg)
+    config.sweep(name, overrides, main) if sweep else main(cfg, overrides)
     return 0
 
 
@@ -166,8 +167,9 @@ def _overview() -> str:
 
 def _help(command: str, overrides: list[str]) -> str:
     from visrep import config, groups
+    from visrep.overrides import parse
 
-    config.use_strangers(config.parse(overrides))
+    config.use_strangers(parse(overrides))
     text = (config_dir() / f"{config_name(command)}.yaml").read_text(encoding="utf-8").rstrip()
     lines = [f"visrep {command}: {COMMANDS[command][1]}", "", "Settings and their defaults:", ""]
     lines += [f"  {line}" for line in text.splitlines()]

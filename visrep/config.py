@@ -16,7 +16,7 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -24,6 +24,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from visrep import groups, plugins, renamed
 from visrep.errors import ConfigError, UserError
+from visrep.overrides import (
+    as_typed,
+    escaped,
+    first_of,
+    for_hydra,
+    holds_a_path,
+    one_line,
+    parse,
+    quoted,
+)
 from visrep.paths import config_dir
 
 # Hydra would call anything a yaml names; ours name only these, beside the modules of plugins=.
@@ -51,17 +61,16 @@ def instantiate(node: DictConfig | dict[str, Any] | None, **kwargs: Any) -> Any:
         return hydra.utils.instantiate(node, **kwargs, _convert_="all")
     except hydra.errors.InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, Exception) and not isinstance(cause, TypeError):
+        if isinstance(cause, UserError):
             raise cause from None  # what the constructor itself had to say
-        raise ConfigError(_first_line(error)) from error
+        if isinstance(cause, Exception) and not isinstance(cause, TypeError | ValueError):
+            raise cause from None  # a bug: it keeps its traceback
+        said = f": {one_line(cause)}" if cause and str(cause) not in str(error) else ""
+        raise ConfigError(f"{one_line(error)}{said}") from error
 
 
 def _trusted(target: str) -> bool:
     return target.startswith(TRUSTED) or plugins.trusted(target)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def _targets(node: Any) -> Iterator[str]:
@@ -100,12 +109,13 @@ def compose(command: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, li
         try:
             cfg = hydra.compose(command, [_search_path(), *choosing])
         except (HydraException, OmegaConfBaseException) as error:
-            open_group = re.match("You must specify '(.+?)'", _first_line(error))
+            open_group = re.match("You must specify '(.+?)'", one_line(error))
             if open_group:  # neither the command, nor the user, nor another choice says it
+                _check_keys(command, [o for o in parsed if not _is_choice(o, own)])
                 group = open_group[1]
                 names = ", ".join(groups.choices(group))
                 raise ConfigError(f"give a value: {group}=..., one of {names}") from error
-            raise ConfigError(_first_line(error)) from error
+            raise ConfigError(one_line(error)) from error
     for override in chosen:
         groups.check_name(override.key_or_group.lstrip("/"), override.value(), cfg)
     known: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
@@ -117,22 +127,26 @@ def compose(command: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, li
     try:
         missing = sorted(OmegaConf.missing_keys(cfg))
     except OmegaConfBaseException as error:  # an interpolation of a value that is not given
-        raise ConfigError(_first_line(error)) from error
+        raise ConfigError(one_line(error)) from error
     if missing:
         raise ConfigError(f"give a value: {' '.join(f'{key}=...' for key in missing)}")
     return cfg, accepted
 
 
-def sweep(command: str, overrides: Sequence[str], main: Callable[[DictConfig], None]) -> None:
+def sweep(
+    command: str, overrides: Sequence[str], main: Callable[[DictConfig, list[str]], None]
+) -> None:
     """Call `main` for every combination of the values of `overrides` (a=1,2), by Hydra's sweeper.
 
+    `main` is given the configuration and what one would type for it alone.
     Every one is run; the first error of the project's own is raised at the end.
     """
-    rest = [override for override in overrides if override.split("=")[0] not in STRANGERS]
+    ours = [override for override in overrides if override.split("=")[0] in STRANGERS]
+    rest = [override for override in overrides if override not in ours]
     # Its values are Hydra's own syntax; the keys are checked with the first value of each.
     accepted = compose(command, [first_of(override) for override in rest])[1]
     lines = [
-        ("+" if new.startswith("+") and not old.startswith("+") else "") + old
+        ("+" if new.startswith("+") and not old.startswith("+") else "") + for_hydra(old)
         for new, old in zip(accepted, rest, strict=True)
     ]
     modules = plugins.names()
@@ -141,7 +155,7 @@ def sweep(command: str, overrides: Sequence[str], main: Callable[[DictConfig], N
     def task(cfg: DictConfig) -> None:
         plugins.load(modules)  # a launcher may have started another process
         try:
-            main(cfg)
+            main(cfg, [*ours, *map(as_typed, HydraConfig.get().overrides.task)])
         except UserError as error:
             errors.append(error)
 
@@ -163,25 +177,10 @@ def sweep(command: str, overrides: Sequence[str], main: Callable[[DictConfig], N
         raise errors[0]
 
 
-def first_of(override: str) -> str:
-    """The setting with the first of a sweep's values: a=1,2 is a=1."""
-    key, _, value = override.partition("=")
-    bracketed = value[:1] in "[{('\""
-    return override if bracketed else f"{key}={value.split(',')[0]}"
-
-
 def _search_path() -> str:
     return (
-        f"hydra.searchpath=[{','.join(_quoted(f'file://{path}') for path in groups.folders()[1:])}]"
+        f"hydra.searchpath=[{','.join(quoted(f'file://{path}') for path in groups.folders()[1:])}]"
     )
-
-
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """What the user typed, read as Hydra reads it. Raises ConfigError."""
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(f"cannot read the override: {_first_line(error)}") from error
 
 
 def use_strangers(overrides: Sequence[Override]) -> list[Override]:
@@ -203,11 +202,7 @@ def strangers() -> list[str]:
     """The `plugins=` and `config_dir=` in use, as settings for a command of a chain."""
     named = plugins.names()
     lines = [f"plugins=[{','.join(named)}]"] if named else []
-    return lines + [f"config_dir={_quoted(str(folder))}" for folder in groups.folders()[1:]]
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "\\'") + "'"
+    return lines + [f"config_dir={quoted(str(folder))}" for folder in groups.folders()[1:]]
 
 
 def _is_choice(override: Override, own: Mapping[str, Any]) -> bool:
@@ -239,6 +234,15 @@ def _check_choices(chosen: Sequence[Override], own: dict[str, list[str]]) -> Non
         )
 
 
+def _check_keys(command: str, overrides: Sequence[Override]) -> None:
+    """Refuse a key that `command` has with no choice of its groups, where some are not chosen."""
+    known = {key for content in groups.contents(command) for key in _keys(content)}
+    for override in overrides:
+        key = override.key_or_group
+        if key not in known and not key.startswith("hydra."):
+            raise ConfigError(f"unknown key {key}: {groups.did_you_mean(key, sorted(known))}")
+
+
 def _set(cfg: DictConfig, override: Override, known: dict[str, Any]) -> str:
     """Set what `override` says in `cfg`; returns the line as Hydra wants it.
 
@@ -259,9 +263,13 @@ def _set(cfg: DictConfig, override: Override, known: dict[str, Any]) -> str:
             with open_dict(cfg):
                 del (OmegaConf.select(cfg, parent) if parent else cfg)[name]
         else:
-            OmegaConf.update(cfg, path, override.value(), force_add=name not in node)
+            value = override.value()
+            if value is None and node.get(name) == "???" and holds_a_path(path):
+                value = "null"  # it cannot do without, so that is the name of a file
+            value = escaped(value) if isinstance(value, str) else value
+            OmegaConf.update(cfg, path, value, force_add=name not in node)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {_first_line(error)}") from error
+        raise ConfigError(f"{path}: {one_line(error)}") from error
     return line if name in node else f"+{line}"
 
 

@@ -62,7 +62,7 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError(f"origin={cfg.origin}: the only one is simclr")
     if cfg.input is not None and cfg.input not in INPUTS:
         raise ConfigError(f"input={cfg.input}: choose one of {', '.join(INPUTS)}")
-    asked = ("encoder", "stem", "padding", "input", "classifier", "origin")
+    asked = ("encoder", "stem", "padding", "input", "classifier", "origin", "prefix")
     choice = Choice(**{key: cfg[key] for key in asked}, on_demand=True)
     file = with_head(read_weights(cfg.weights, choice), cfg.head)
     lines = [f"read      {cfg.weights}: {_summary(file)}"]

@@ -1,8 +1,9 @@
 """The yaml files: groups of choices, ours in `configs/` and the user's in `config_dir=`."""
 
 import difflib
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def use_folder(given: str) -> None:
     """
     global _own_folder
     folder = Path(given).absolute()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False for a name that is too long, too
         raise ConfigError(f"config_dir={given}: there is no such folder")
     for path in folder.glob("*/*.yaml"):
         if (config_dir() / path.relative_to(folder)).exists():
@@ -59,6 +60,22 @@ def sources(command: str, overrides: Sequence[str]) -> list[Path]:
             found.add(path)
             waiting += [file for group, name in chosen_in(path) for file in _files(group, name)]
     return sorted(found)
+
+
+def contents(command: str) -> Iterator[dict[str, Any]]:
+    """What the yaml of `command` and every choice of its groups hold, each in its place."""
+    import yaml
+
+    own = config_dir() / f"{command}.yaml"
+    places = [
+        (own, ""),
+        *((f, g) for g, names in groups_of(command).items() for n in names for f in _files(g, n)),
+    ]
+    for path, group in places:
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            content = yaml.safe_load(text) or {}
+            yield content if not group or "@package _global_" in text else {group: content}
 
 
 def _files(group: str, name: Any) -> list[Path]:

@@ -22,12 +22,11 @@ from visrep import dist
 from visrep.errors import UserError
 from visrep.files import atomic_path
 from visrep.weights.containers.torch_files import save_torch
+from visrep.weights.containers.zip_entries import SEAL, SEAL_BYTES
 
 log = logging.getLogger("visrep")
 
 _NAME = re.compile(r"step-(\d+)\.pt")
-_SEAL = b"\nvisrep-snapshot/1 sha256 "
-_SEAL_BYTES = len(_SEAL) + 64 + 1
 _VALUES = (str, int, float, bool, type(None))
 
 
@@ -133,7 +132,7 @@ def _snapshots(folder: Path) -> list[tuple[int, Path]]:
 def _write(state: dict[str, Any], stream: BinaryIO) -> None:
     sha256 = hashlib.sha256()
     save_torch(state, stream, watch=sha256.update)
-    stream.write(_SEAL + sha256.hexdigest().encode() + b"\n")
+    stream.write(SEAL + sha256.hexdigest().encode() + b"\n")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -157,15 +156,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _check_seal(path: Path) -> None:
     size = path.stat().st_size
-    body = size - _SEAL_BYTES
+    body = size - SEAL_BYTES
     with open(path, "rb") as stream:
         sha256 = hashlib.sha256()
         for chunk in _chunks(stream, max(body, 0)):
             sha256.update(chunk)
         seal = stream.read()
-    if body < 0 or not seal.startswith(_SEAL):
+    if body < 0 or not seal.startswith(SEAL):
         raise _Damaged(f"cut short at {size} bytes")
-    if seal != _SEAL + sha256.hexdigest().encode() + b"\n":
+    if seal != SEAL + sha256.hexdigest().encode() + b"\n":
         raise _Damaged("its content has changed since it was written")
 
 

@@ -29,7 +29,7 @@ def infer(shapes: Mapping[str, Shape], path: Path, **known: Any) -> dict[str, An
         UserError: it is no ResNet that visrep holds; the message says in what it differs.
     """
     spec = {
-        "depth": _depth(shapes, path),
+        "depth": depth_of(shapes, path),
         "width": 0.0,
         "sk": "layer1.0.sk.conv.weight" in shapes,
         "stem": _stem(shapes, path, known.get("stem")),
@@ -58,7 +58,8 @@ def infer(shapes: Mapping[str, Shape], path: Path, **known: Any) -> dict[str, An
     return spec
 
 
-def _depth(shapes: Mapping[str, Shape], path: Path) -> int:
+def depth_of(shapes: Mapping[str, Shape], path: Path) -> int:
+    """Depth of the net of these names and shapes. Raises UserError where there is none."""
     blocks = tuple(
         len({match[2] for match in map(_BLOCK.match, shapes) if match and match[1] == str(stage)})
         for stage in (1, 2, 3, 4)

@@ -46,6 +46,7 @@ class Choice:
         input: a data set of INPUTS, whose input is recorded in place of the source's own.
         classifier: layer of the projection head that the classifier sits on, 0 for the encoder.
         origin: simclr, of weights under torchvision's names that were converted from SimCLR v1.
+        prefix: where the net is in a file of no known format or of several nets.
         on_demand: leave the tensors in the file; whoever wants one reads it.
     """
 
@@ -55,6 +56,7 @@ class Choice:
     input: str | None = None
     classifier: int | None = None
     origin: str | None = None
+    prefix: str | None = None
     on_demand: bool = False
 
 

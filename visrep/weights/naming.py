@@ -1,9 +1,33 @@
 """What several formats do to the names of a state dict before they are ours."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
+# What wrappers of a module put before its names: DistributedDataParallel (and many others),
+# torch.compile, FSDP, activation checkpointing, DeepSpeed and Lightning's strategies.
+WRAPPERS = (
+    "module.",
+    "_orig_mod.",
+    "_fsdp_wrapped_module.",
+    "_checkpoint_wrapped_module.",
+    "_forward_module.",
+)
+_WRAPPED = re.compile(rf"(?<![^./])(?:{'|'.join(map(re.escape, WRAPPERS))})+")
+
+
+def bare_name(name: str) -> str:
+    """`name` without the parts of wrappers, wherever they stand in it."""
+    return _WRAPPED.sub("", name)
+
+
+def bare_names(value: Any) -> Any:
+    """Nested dicts, as a file holds them, with the names of tensors bare where that is unique."""
+    if not isinstance(value, dict):
+        return value
+    bare = {bare_name(k) if isinstance(k, str) and "." in k else k: v for k, v in value.items()}
+    names = bare if len(bare) == len(value) else value
+    return {name: bare_names(held) for name, held in names.items()}
 
 
 def without_wrappers(tensors: Mapping[Any, Any]) -> tuple[dict[Any, Any], str]:

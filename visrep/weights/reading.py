@@ -1,12 +1,16 @@
 """Any checkpoint in, an `EncoderFile` or a module out."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.nn.heads import MLP
+from visrep.weights import anywhere
 from visrep.weights.containers.tree import Tree
 from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import (
@@ -18,8 +22,10 @@ from visrep.weights.encoder_file import (
     require_finite,
 )
 from visrep.weights.foreign import Choice
+from visrep.weights.formats import visrep_encoder
 from visrep.weights.head_choice import CLASSIFIER
-from visrep.weights.recognition import identify
+from visrep.weights.naming import bare_names
+from visrep.weights.recognition import identify, matching
 
 ASK_NOTHING = Choice()
 
@@ -38,12 +44,7 @@ def read_weights(path: str | Path | Tree, choice: Choice = ASK_NOTHING) -> Encod
         ConfigError: a plugin's format breaks the contract of `visrep.weights.formats`.
     """
     tree = path if isinstance(path, Tree) else read_tree(path)
-    kind = identify(tree)
-    file = kind.read(tree, choice)
-    if not isinstance(file, EncoderFile):
-        given = type(file).__name__
-        raise ConfigError(f"{kind.__name__}: read must return an EncoderFile, not {given}")
-    file.kind = kind.NAME
+    file = _read(tree, choice)
     if choice.encoder is not None and choice.encoder != file.encoder:
         others = ", ".join((file.encoder, *file.alternatives)) if file.encoder else "a single one"
         raise UserError(f"{tree.path}: it holds no encoder={choice.encoder}, but {others}")
@@ -54,6 +55,30 @@ def read_weights(path: str | Path | Tree, choice: Choice = ASK_NOTHING) -> Encod
         where = f"one on layer {layers}" if file.part("fc") else "none"
         raise UserError(f"{tree.path}: classifier={choice.classifier}, but it holds {where}")
     require_finite(file, tree.path)
+    return file
+
+
+def _read(tree: Tree, choice: Choice) -> EncoderFile:
+    """By the format that the file fits, with its names as they are or without wrappers' parts; else
+    the ResNet that lies in it, which `choice.prefix` names where there are several."""
+    if choice.prefix is None:
+        if visrep_encoder.recognise(tree):
+            return _by(visrep_encoder, tree, choice)
+        for view in (tree, replace(tree, value=bare_names(tree.value))):
+            if len(kinds := matching(view)) == 1:
+                return _by(kinds[0], view, choice)
+    nets = anywhere.nets_in(tree)
+    if choice.prefix is None and (not nets or matching(tree)):
+        identify(tree)  # says why not
+    return _by(anywhere, tree, choice, nets)
+
+
+def _by(kind: ModuleType, tree: Tree, choice: Choice, *nets: Any) -> EncoderFile:
+    file = kind.read(tree, choice, *nets)
+    if not isinstance(file, EncoderFile):
+        given = type(file).__name__
+        raise ConfigError(f"{kind.__name__}: read must return an EncoderFile, not {given}")
+    file.kind = kind.NAME
     return file
 
 

@@ -54,8 +54,7 @@ def identify(tree: Tree) -> ModuleType:
     """
     if visrep_encoder.recognise(tree):
         return visrep_encoder  # its metadata say what it is; its names alone are torchvision's
-    known = known_formats()
-    matches = [kind for kind in known if kind.recognise(tree)]
+    matches = matching(tree)
     if len(matches) == 1:
         return matches[0]
     found = f"found {prefixes(tree)}"
@@ -67,8 +66,13 @@ def identify(tree: Tree) -> ModuleType:
     if matches:
         names = " and ".join(kind.NAME for kind in matches)
         raise UserError(f"{tree.path} fits several formats, {names}; {found}")
-    names = ", ".join(kind.NAME for kind in known)
+    names = ", ".join(kind.NAME for kind in known_formats())
     raise UserError(f"{tree.path} fits none of the known formats ({names}); {found}")
+
+
+def matching(tree: Tree) -> list[ModuleType]:
+    """The formats that `tree` fits."""
+    return [kind for kind in known_formats() if kind.recognise(tree)]
 
 
 def prefixes(tree: Tree, *, most: int = 8) -> str:

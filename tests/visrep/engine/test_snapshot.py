@@ -154,7 +154,7 @@ def test_a_sealed_file_with_code_in_it_is_not_executed(tmp_path):
     body = tmp_path / "body"
     torch.save({"a": Evil()}, body)
     content = body.read_bytes()
-    seal = snapshot._SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"
+    seal = snapshot.SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"
     snapshot.save(tmp_path, 1, {"step": 1})
     (tmp_path / "step-000000002.pt").write_bytes(content + seal)
     assert snapshot.latest(tmp_path) == (1, {"step": 1})

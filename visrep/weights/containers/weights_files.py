@@ -10,6 +10,7 @@ that torch calls safe: weights_only reads everything at once, and imports the cl
 allows.
 """
 
+import logging
 import stat
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from visrep.weights.containers.safetensors_files import read_safetensors
 from visrep.weights.containers.tf_bundle import find_bundle, read_bundle
 from visrep.weights.containers.torch_files import read_zip
 from visrep.weights.containers.tree import AGAIN, Tree
+
+log = logging.getLogger("visrep")
 
 _STRANGERS = (
     (b"<", "it looks like a web page: the download link led to a page, not to the file"),
@@ -46,6 +49,7 @@ def read_tree(path: str | Path) -> Tree:
         prefix = find_bundle(path)
         if prefix is not None:
             return read_bundle(prefix)
+        path = _of_run(path) if path.is_dir() else path
         size, head = _look(path)
         if head.startswith(b"PK\x03\x04"):
             return Tree(path, "torch (zip)", read_zip(path, size), size)
@@ -73,6 +77,22 @@ def read_tree(path: str | Path) -> Tree:
     )
 
 
+def _of_run(folder: Path) -> Path:
+    """The encoder file of a run folder, else its newest whole snapshot, which is said."""
+    encoder = folder / "encoder.safetensors"
+    if encoder.is_file():
+        return encoder
+    for path in sorted(folder.glob("snapshots/step-*.pt"), reverse=True):
+        try:
+            read_zip(path, path.stat().st_size)
+        except Exception:  # cut short by a full disk, for example; the one before it counts
+            log.warning("%s: passed over the damaged %s", folder, path.name)
+            continue
+        log.warning("%s has no encoder.safetensors: its snapshot %s is read", folder, path.name)
+        return path
+    return folder
+
+
 def _look(path: Path) -> tuple[int, bytes]:
     """Size and first bytes."""
     try:
@@ -80,7 +100,7 @@ def _look(path: Path) -> tuple[int, bytes]:
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}: check weights=") from error
     if stat.S_ISDIR(status.st_mode):
-        raise UserError(f"{path} is a folder: give the weights file in it")
+        raise UserError(f"{path} is a folder without encoder.safetensors: give a weights file")
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{path} is not an ordinary file: give a weights file")
     if not status.st_size:

@@ -10,6 +10,9 @@ from typing import BinaryIO
 
 from visrep.weights.containers.pickle_records import Damaged
 
+# The line that visrep's snapshots end in: a sha256 of all before it.
+SEAL = b"\nvisrep-snapshot/1 sha256 "
+SEAL_BYTES = len(SEAL) + 64 + 1
 LIMIT = 1 << 26  # bytes of a directory, of half a million entries
 _ENTRY = struct.Struct("<4s4x2H4xLLL3H8xL")  # flags, method, crc, sizes, lengths, offset
 _LOCAL = struct.Struct("<4s22x2H")
@@ -67,6 +70,9 @@ def entries_of(stream: BinaryIO, size: int) -> dict[str, Entry]:
 
 def _directory(stream: BinaryIO, size: int) -> tuple[int, int, int]:
     """Number of entries, begin and bytes of the directory, from the records at the end."""
+    stream.seek(max(size - SEAL_BYTES, 0))
+    if stream.read(len(SEAL)) == SEAL:
+        size -= SEAL_BYTES
     stream.seek(max(size - 22, 0))
     mark, count, length, begin = struct.unpack("<4s6xHLL2x", stream.read(22))
     if mark != b"PK\x05\x06":

@@ -64,7 +64,9 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     sides = _sides(tree)
     side = choice.encoder if choice.encoder in sides else sides[0]
     content = _fields(_fields(tree.value)["experiment_state"])
-    foreign = ForeignTensors(tree, {path: _turned(path, t) for path, t in tensors_in(content)})
+    # Field by field: target and online may be one and the same object, which is visited once.
+    tensors = {f"{field}/{at}": t for field in content for at, t in tensors_in(content[field])}
+    foreign = ForeignTensors(tree, {path: _turned(path, t) for path, t in tensors.items()})
     ours = foreign.take("", lambda path: _renamed(path, side))
     foreign.drop("of the batch norms' biased averages", rf"{side}_state/.*_ema/(hidden|counter)$")
     projector, fc = _part(ours, "head."), _part(ours, "fc.")
