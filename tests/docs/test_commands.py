@@ -1,4 +1,5 @@
-"""Every command line of the README and the tutorials is one that visrep takes."""
+"""Every command line of the README, the tutorials and the pages beside them is one that visrep
+takes."""
 
 import shlex
 from pathlib import Path
@@ -9,7 +10,8 @@ from PIL import Image
 from tests.docs.pages import ROOT, read
 from visrep import cli
 
-PAGES = ["README.md", *sorted(f"docs/tutorials/{p.name}" for p in ROOT.glob("docs/tutorials/*.md"))]
+PAGES = ["README.md", "docs/your-own-data.md", "docs/long-runs.md"]
+PAGES += sorted(f"docs/tutorials/{p.name}" for p in ROOT.glob("docs/tutorials/*.md"))
 LINES = [(page, shlex.join(command)) for page in PAGES for command in read(page).commands]
 
 
@@ -30,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_each_page_has_commands() -> None:
-    assert {page for page, _ in LINES} == set(PAGES) and len(PAGES) == 4
+    assert {page for page, _ in LINES} == set(PAGES) and len(PAGES) == 6
 
 
 @pytest.mark.parametrize(("page", "line"), LINES)
