@@ -151,6 +151,7 @@ def test_a_configuration_is_read_by_entries_alone():
         "visrep.config",
         "visrep.groups",
         "visrep.overrides",
+        "visrep.values",
         *READS_CONFIGURATIONS,
     }
     assert not offenders(lambda module: module in allowed, lambda name: under(name, "omegaconf"))

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from visrep import groups, plugins, renamed
+from visrep import groups, plugins, renamed, values
 from visrep.errors import ConfigError, UserError
 from visrep.overrides import (
     as_typed,
@@ -130,6 +130,7 @@ def compose(command: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, li
         raise ConfigError(one_line(error)) from error
     if missing:
         raise ConfigError(f"give a value: {' '.join(f'{key}=...' for key in missing)}")
+    values.check(cfg)
     return cfg, accepted
 
 
@@ -155,6 +156,7 @@ def sweep(
     def task(cfg: DictConfig) -> None:
         plugins.load(modules)  # a launcher may have started another process
         try:
+            values.check(cfg)
             main(cfg, [*ours, *map(as_typed, HydraConfig.get().overrides.task)])
         except UserError as error:
             errors.append(error)
@@ -222,14 +224,14 @@ def _check_renamed(command: str, overrides: Sequence[Override]) -> None:
 
 
 def _check_choices(chosen: Sequence[Override], own: dict[str, list[str]]) -> None:
-    values = {override.key_or_group.lstrip("/"): override.value() for override in chosen}
-    for group, value in values.items():
+    given = {override.key_or_group.lstrip("/"): override.value() for override in chosen}
+    for group, value in given.items():
         for name in value if isinstance(value, list) else [value]:
             if isinstance(name, str) and str(name) not in own[group]:
                 raise ConfigError(f"{group}={name}: {groups.did_you_mean(name, own[group])}")
-    if isinstance(values.get("paper"), str) and "method" in values:
+    if isinstance(given.get("paper"), str) and "method" in given:
         raise ConfigError(
-            f"paper={values['paper']} brings its method, and method={values['method']} would leave "
+            f"paper={given['paper']} brings its method, and method={given['method']} would leave "
             "half of the published run: give one of the two"
         )
 
@@ -258,6 +260,7 @@ def _set(cfg: DictConfig, override: Override, known: dict[str, Any]) -> str:
         node = {}
     if name not in node and name not in _parameters(node.get("_target_")):
         raise ConfigError(f"unknown key {path}: {groups.did_you_mean(path, sorted(_keys(known)))}")
+    values.check_part(path, None if override.is_delete() else override.value())
     try:
         if override.is_delete():
             with open_dict(cfg):

@@ -141,7 +141,7 @@ class MemoryImages:
         digest.update(self.images.contiguous().numpy().data)
         if self.labels is not None:
             digest.update(self.labels.contiguous().numpy().data)
-        digest.update("\n".join(self._files).encode())
+        digest.update(os.fsencode("\n".join(self._files)))
         return digest.hexdigest()
 
 
@@ -186,7 +186,7 @@ class ImageFiles:
                 state = f"{status.st_size}\0{status.st_mtime_ns}"
             except OSError as error:  # a broken image, which whoever reads it may pass over
                 state = error.strerror or "cannot be read"
-            digest.update(f"{file}\0{state}\n".encode())
+            digest.update(os.fsencode(f"{file}\0{state}\n"))
         return digest.hexdigest()
 
 

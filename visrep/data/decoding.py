@@ -1,5 +1,7 @@
 """The numbers in an image file, as Pillow reads them, and which way up they are."""
 
+import os
+import stat
 import struct
 import warnings
 from pathlib import Path
@@ -90,6 +92,8 @@ def reason(error: BaseException) -> str:
 
 
 def _open(path: str | Path) -> ImageFile.ImageFile:
+    if stat.S_ISFIFO(os.stat(path).st_mode):
+        raise OSError("it is a pipe, no file")  # opening it would wait for a writer, for ever
     with warnings.catch_warnings():
         # Pillow only warns between one and two times its limit.
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -6,6 +6,7 @@ have been moved or copied meanwhile. `images` has the same image by image, to sa
 """
 
 import hashlib
+import os
 import zlib
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -70,7 +71,7 @@ def _record(
     listed = dict(images)
     digest = hashlib.sha256(repr(classes).encode())
     for name, content in listed.items():
-        digest.update(f"{name}\0{content}\n".encode())
+        digest.update(os.fsencode(f"{name}\0{content}\n"))
     return {
         "count": len(listed),
         "classes": classes,

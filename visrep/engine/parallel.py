@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from visrep import dist
-from visrep.errors import UserError
+from visrep.errors import ConfigError, UserError
 
 
 def join(device: str) -> torch.device:
@@ -23,7 +23,11 @@ def join(device: str) -> torch.device:
 
     `device` is auto, cpu or cuda; auto takes the GPU of this local rank when there is one. A
     process that waits for the others longer than `dist.patience` gives up, see `explained`.
+
+    Raises:
+        ConfigError: this machine has no such device.
     """
+    _require(device)
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
@@ -36,6 +40,15 @@ def join(device: str) -> torch.device:
     index = int(os.environ.get("LOCAL_RANK", "0"))
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def _require(device: str) -> None:
+    if device == "auto" or (device == "cuda" and torch.cuda.is_available()):
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ConfigError(f"device={device} is not here: choose auto, cpu or cuda") from error
 
 
 def leave() -> None:

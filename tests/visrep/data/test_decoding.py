@@ -1,11 +1,14 @@
 """The numbers that are in a file, and which way up they are."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from tests.visrep.data.pictures import png_of_16_bits, tiff
 from visrep.data import decoding
+from visrep.data.images import BrokenImage, read_image
 
 KINDS_OF_NUMBERS = [("u2", 65535), ("i2", None), ("i4", None), ("f4", None)]
 NOISE = np.random.default_rng(0)
@@ -121,3 +124,9 @@ def test_numbers_that_are_none_are_an_error(tmp_path):
     with pytest.raises(decoding.ERRORS) as caught:
         decoding.decode(path, exact=True)
     assert decoding.reason(caught.value) == "some of its pixels are no finite numbers"
+
+
+def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(BrokenImage, match="pipe"):
+        read_image(tmp_path / "a.png")

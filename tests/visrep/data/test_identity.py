@@ -81,6 +81,16 @@ def test_pixels_and_sizes_are_not_taken_for_each_other(tmp_path: Path) -> None:
     assert changes(held, loose)[0].startswith("4 images with other content or label")
 
 
+def test_names_that_are_no_utf8_are_names(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")  # as an archive of another system leaves it
+    picture = pictures("a")
+    odd = MemoryImages(name="d", images=picture.images, labels=None, files=[name])
+    assert identity.of_images(odd)["count"] == 1 and len(odd.fingerprint) == 64
+    (tmp_path / name).write_bytes(b"x")
+    files = ImageFiles(name="d", root=tmp_path, files=[name], labels=None)
+    assert len(files.fingerprint) == 64
+
+
 def test_only_the_images_that_are_used_count() -> None:
     used = torch.tensor([0, 1])
     before = identity.of_images(pictures(), indices=used)

@@ -1,0 +1,81 @@
+"""Settings of another kind than their key wants are refused before anything is built."""
+
+import pytest
+
+from visrep.cli import main
+from visrep.config import compose
+from visrep.errors import ConfigError
+
+PRETRAIN = ("data=scenes", "method=simclr_small", "out=x")
+OF = {
+    "pretrain": PRETRAIN,
+    "knn": ("data=scenes", "weights=x", "out=x"),
+    "linear": ("data=scenes", "weights=x", "out=x"),
+    "svm": ("data=scenes", "weights=x", "out=x"),
+    "low_shot": ("data=scenes", "weights=x", "out=x"),
+    "finetune": ("data=scenes", "weights=x", "out=x"),
+    "distill": ("data=scenes", "teacher=x", "student=resnet18_small_w8", "out=x"),
+    "detect": ("detection=scenes", "task=scenes", "weights=x", "out=x"),
+    "splits": ("out=x",),
+    "views": ("out=x.png",),
+    "export": ("weights=x", "out=x.onnx"),
+}
+WRONG = {
+    "pretrain": "epochs=abc workers=-1 workers=1.5 workers=null batch_size=0 batch_size=7.5 "
+    "batch_size=x batch_size=null batch_size=true seed=x seed=-1 seed=4294967296 steps=x steps=-1 "
+    "log_every=0 log_every=null snapshot_every=x snapshot_every=-1 threads=0 accumulate=0 "
+    "max_broken=x max_broken=null max_broken=1 knn.times=x knn.k=0 knn.bank=0 optim.lr=nan "
+    "optim.lr=inf optim.momentum=2 overwrite=maybe extend=5 deterministic=x continuous=1 "
+    "optim.warmup_epochs=x optim.weight_decay=-1 seed=[1] batch_size=1e3",
+    "knn": "k=x k=[1,x] k=1.5 k=0 temperature=x temperature=0 size=x size=0 batch_size=-1",
+    "linear": "lrs=3 lrs=[x] lrs=[nan] held_out=0 held_out=1 held_out=x augment=5 momentum=x",
+    "svm": "costs=3 costs=[x] costs=[0] folds=x max_iter=0 tolerance=0 positive_weight=x",
+    "low_shot": "shots=3 shots=[1.5] draws=x cost=x",
+    "finetune": "draw=-1 selector=x train_head=x",
+    "distill": "temperature=x alpha=2 tau_squared=x",
+    "detect": "iterations=0 iterations=1.5 warmup=x score_threshold=2 lr=nan flip=x "
+    "train_sizes=5 train_sizes=[] decay_at=x decay_at=[5]",
+    "splits": "fraction=x fraction=0 fraction=null",
+    "views": "rows=x columns=0",
+    "export": "batches=[0] batches=[] batches=x tolerance=x repeats=0",
+}
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_a_value_of_the_wrong_kind_is_named(command):
+    compose(command, OF[command])
+    for setting in WRONG[command].split():
+        key, _, value = setting.partition("=")
+        with pytest.raises(ConfigError) as refused:
+            compose(command, [*OF[command], setting])
+        assert str(refused.value).startswith(f"{key}={value}"[:9]), setting
+        assert "give " in str(refused.value)
+
+
+def test_numbers_whose_default_is_computed_may_be_null():
+    cfg = compose("pretrain", [*PRETRAIN, "steps=null", "threads=null", "snapshot_every=null"])[0]
+    assert cfg.steps is None and cfg.threads is None
+
+
+def test_a_number_from_the_environment_is_a_number(monkeypatch):
+    monkeypatch.setenv("VISREP_TASK", "3")
+    assert compose("pretrain", [*PRETRAIN, "seed=${oc.env:VISREP_TASK}"])[0].seed == 3
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["knn=null", "optim=null", "views=null", "method=null", "data.train=null", "~knn", "knn=5"],
+)
+def test_a_part_that_holds_settings_cannot_be_left_out(part):
+    with pytest.raises(ConfigError, match=part.strip("~").partition("=")[0]):
+        compose("pretrain", [*PRETRAIN, part])
+
+
+def test_a_sweep_is_checked_value_by_value(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Hydra writes its multirun.yaml there
+    with pytest.raises(SystemExit) as end:
+        main(
+            ["views", "data=scenes", "rows=1,0", "columns=1", f"out={tmp_path}/${{rows}}.png", "-m"]
+        )
+    assert end.value.code == 2 and "rows=0: give a whole number" in capsys.readouterr().err
+    assert (tmp_path / "1.png").exists()
