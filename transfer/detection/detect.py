@@ -36,6 +36,8 @@ from visrep.transfer.detection.evaluation.coco import evaluate_coco
 from visrep.transfer.detection.evaluation.voc import FORMS, evaluate_voc
 from visrep.transfer.detection.prediction import Prediction
 from visrep.transfer.frozen.features import frozen_encoder
+from visrep.weights.foreign import Choice
+from visrep.weights.reading import read_weights
 
 # What an engine can learn -> the task that its records name.
 OUTPUTS = {"boxes": "detection", "masks": "instance"}
@@ -98,7 +100,9 @@ def _train_and_measure(cfg: DictConfig) -> None:
         run.log.info("trained already: %s", kept)
         detector = loaded(file, engine, run)
     else:
-        encoder, preprocess, sha256 = frozen_encoder(cfg.weights, init=cfg.init, seed=run.seed)
+        encoder, preprocess, sha256 = frozen_encoder(
+            read_weights(cfg.weights, Choice(prefix=cfg.prefix)), init=cfg.init, seed=run.seed
+        )
         encoder = coarser(encoder, cfg.stem_stride, run)
         settings: dict[str, Any] = {
             "encoder": encoder,
