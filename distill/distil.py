@@ -36,6 +36,7 @@ from visrep.nn.classifier import Classifier
 from visrep.nn.resnet import ResNet
 from visrep.seeds import seeded
 from visrep.weights.encoder_file import save_encoder
+from visrep.weights.foreign import Choice
 from visrep.weights.reading import load_classifier
 
 log = logging.getLogger("visrep")
@@ -48,13 +49,20 @@ def backbone(name: str, *, seed: int, role: str) -> ResNet:
 
 
 def teacher_from(
-    teacher: str, weights: str | None, *, classes: int, size: int, seed: int
+    teacher: str,
+    weights: str | None,
+    *,
+    prefix: str | None = None,
+    classes: int,
+    size: int,
+    seed: int,
 ) -> tuple[Classifier, Preprocess, str]:
     """The teacher, what its input goes through, and its sha256 ("none" for a random one).
 
     Args:
         teacher: an encoder file with a classifier, or the name of a backbone.
         weights: of a named backbone: the file, whose backbone must be that one, or "random".
+        prefix: where the net is in a file of no known format.
         classes, size: of a random teacher.
 
     Raises:
@@ -77,12 +85,14 @@ def teacher_from(
             "finetuned net), or teacher_weights=random to try things out"
         )
     if weights == "random":
+        if prefix is not None:
+            raise ConfigError(f"prefix={prefix} is a place in the teacher's file: leave it out")
         encoder = backbone(teacher, seed=seed, role="teacher")
         with seeded(seed, "teacher", "classifier"):
             net = Classifier(encoder=encoder, classes=classes, zero_init=False)
         plain = Preprocess(size=size, resize=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         return net, plain, "none"
-    loaded = load_classifier(weights)
+    loaded = load_classifier(weights, Choice(prefix=prefix))
     if is_name:
         with torch.device("meta"):
             wanted = instantiate(named("backbone", teacher)).spec
@@ -161,6 +171,7 @@ def main(cfg: DictConfig) -> None:
     teacher, preprocess, teacher_sha256 = teacher_from(
         cfg.teacher,
         cfg.teacher_weights,
+        prefix=cfg.prefix,
         classes=len(names) if names else int(cfg.classes),
         size=int(cfg.size),
         seed=run.seed,

@@ -39,6 +39,7 @@ from visrep.nn.heads import MLP
 from visrep.nn.resnet import ResNet
 from visrep.seeds import seeded
 from visrep.weights.encoder_file import EncoderFile, save_encoder
+from visrep.weights.foreign import Choice
 from visrep.weights.reading import read_weights
 
 # What a null leaves to the share of the labels, see `settle`.
@@ -138,7 +139,7 @@ def main(cfg: DictConfig) -> None:
     run = open_run(cfg, computed=COMPUTED)
     train, test = checked(instantiate(cfg.data.train)), checked(instantiate(cfg.data.test))
     classes, test = shared_classes(train, test)
-    file = read_weights(cfg.weights)
+    file = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
     preprocess = Preprocess.from_dict(file.preprocess)
 
     require_usable(test, preprocess, max_broken=float(cfg.max_broken))

@@ -9,15 +9,24 @@ from visrep.data.preprocess import Preprocess
 from visrep.data.views.batch import Views
 from visrep.errors import ConfigError
 from visrep.nn.resnet import ResNet
+from visrep.weights.foreign import Choice
 from visrep.weights.reading import read_weights
 
 log = logging.getLogger("visrep")
 
 
-def begin_from(encoder: nn.Module, weights: str | Path, *, views: Views) -> str:
+def begin_from(
+    encoder: nn.Module, weights: str | Path, *, views: Views, prefix: str | None = None
+) -> str:
     """Give `encoder` the weights of a file that visrep reads, and return their sha256.
 
     Only the encoder's are taken: the head and what else a method has begin afresh.
+
+    Args:
+        encoder: of the method.
+        weights: of the file.
+        views: of the run, whose mean and std are compared with the file's.
+        prefix: where the net is in a file of no known format.
 
     Raises:
         UserError: the file cannot be read or holds no encoder.
@@ -28,7 +37,7 @@ def begin_from(encoder: nn.Module, weights: str | Path, *, views: Views) -> str:
             f"init_weights={weights}: a {type(encoder).__name__} begins from fresh weights only; "
             "leave it out, or choose a ResNet as backbone="
         )
-    file = read_weights(weights)
+    file = read_weights(weights, Choice(prefix=prefix))
     keys = {*file.backbone, *encoder.spec}
     other = {
         key: (file.backbone.get(key), encoder.spec.get(key))

@@ -185,7 +185,11 @@ def build(cfg: DictConfig, run: Run, **loading: Any) -> Parts:
     encoder, begun_from = instantiate(cfg.backbone), None
     if cfg.get("init_weights") is not None:
         # Before the method is made: some copy their encoder.
-        begun_from = begin_from(encoder, cfg.init_weights, views=views)
+        begun_from = begin_from(
+            encoder, cfg.init_weights, views=views, prefix=cfg.get("init_prefix")
+        )
+    elif cfg.get("init_prefix") is not None:
+        raise ConfigError(f"init_prefix={cfg.init_prefix} is a place in init_weights=: give both")
     task = make_method(cfg, images=len(data), encoder=encoder)
     _set_batchnorm(task, cfg, run)
     loader = make_loader(data, views, seed=run.seed, device=run.device, **loading)

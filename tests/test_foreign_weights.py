@@ -17,10 +17,12 @@ from tests.transfer.detection.test_detect import SMALL
 from visrep import config, convert, results
 from visrep.distill import distil as distill
 from visrep.distill import finetune
+from visrep.distill.distil import teacher_from
 from visrep.errors import ConfigError, UserError
 from visrep.tools import export
 from visrep.transfer.detection import detect
 from visrep.transfer.frozen import knn, linear, low_shot, svm
+from visrep.transfer.frozen.outputs import frozen_output
 from visrep.weights import load_encoder
 
 TRAINING = ("batch_size=8", "epochs=0.1", "snapshot_every=0", "optim.warmup_epochs=0")
@@ -133,3 +135,60 @@ def test_what_a_checkpoint_lacks_is_said(tmp_path, root):
     teacher = [f"teacher={path}", "student=resnet18_small_w8", f"out={tmp_path / 'distilled'}"]
     with pytest.raises(UserError, match="without a classifier: make one with visrep finetune"):
         distill.main(composed("distill", root, *teacher, *TRAINING))
+
+
+COMMANDS = {
+    "knn": (knn, "weights", ["k=3"]),
+    "linear": (linear, "weights", ["epochs=1"]),
+    "svm": (svm, "weights", []),
+    "low_shot": (low_shot, "weights", []),
+    "finetune": (finetune, "weights", ["labels=1.0", *TRAINING]),
+    "distill": (distill, "teacher", ["student=resnet18_small_w8", *TRAINING]),
+}
+
+
+@pytest.fixture(scope="module")
+def two_nets(tmp_path_factory) -> Path:
+    case = CASES["linear evaluation of MoCo and SimSiam"]()
+    path = tmp_path_factory.mktemp("nets") / "two.pth"
+    nets = {"student": case.state, "teacher": {k: t + 1 for k, t in case.state.items()}}
+    torch.save(nets, path)
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_prefix_reaches_the_reader_in_every_command(tmp_path, root, two_nets, command):
+    entry, key, settings = COMMANDS[command]
+    given = [f"{key}={two_nets}", f"out={tmp_path / 'run'}", *settings]
+    with pytest.raises(UserError, match="it holds several networks: prefix=student"):
+        entry.main(composed(command, root, *given))
+    with pytest.raises(UserError, match=r"prefix=absent/net\. names none of"):
+        entry.main(composed(command, root, *given, "prefix=absent/net."))
+
+
+def test_prefix_reaches_the_reader_of_detect_and_export(tmp_path, monkeypatch, two_nets):
+    pytest.importorskip("onnxruntime")
+    train = shapes(tmp_path / "train", images=2, seed=0)
+    monkeypatch.setattr(detect, "read_data", lambda cfg: (train, train))
+    given = [f"weights={two_nets}", "prefix=absent"]
+    settings = [*SMALL, "engine=torchvision", "iterations=1", f"out={tmp_path / 'run'}"]
+    with pytest.raises(UserError, match="prefix=absent names none of"):
+        detect.main(config.compose("detect", [*given, *settings])[0])
+    with pytest.raises(UserError, match="prefix=absent names none of"):
+        export.main(config.compose("export", [*given, f"out={tmp_path / 'x.onnx'}"])[0])
+
+
+def test_the_net_that_prefix_names_is_the_one_that_is_used(two_nets):
+    _, _, first = frozen_output(two_nets, prefix="student")
+    net, _, second = frozen_output(two_nets, prefix="teacher/")
+    assert first != second
+    expected = CASES["linear evaluation of MoCo and SimSiam"]().state["module.conv1.weight"] + 1
+    assert torch.equal(net.conv1.weight, expected)
+
+
+def test_a_prefix_without_a_file_is_refused(tmp_path, root):
+    with pytest.raises(ConfigError, match="prefix=net is a place in the teacher's file"):
+        teacher_from("resnet18", "random", prefix="net", classes=3, size=16, seed=0)
+    given = ["init=raw_pixels", "prefix=net", f"out={tmp_path / 'run'}"]
+    with pytest.raises(ConfigError, match="prefix=net is a place in weights="):
+        knn.main(composed("knn", root, *given))

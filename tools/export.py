@@ -28,6 +28,7 @@ from visrep.engine.run import Run, command_line, plain_config
 from visrep.errors import CheckFailed, ConfigError, UserError
 from visrep.files import atomic_path
 from visrep.seeds import generator
+from visrep.weights.foreign import Choice
 from visrep.weights.reading import classifier_of, encoder_of, read_weights
 
 FORMAT = "visrep-onnx/1"
@@ -174,7 +175,7 @@ def main(cfg: DictConfig) -> None:
     threads = int(cfg.threads or torch.get_num_threads())
     torch.set_num_threads(threads)
 
-    file = read_weights(cfg.weights)
+    file = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
     inner: nn.Module
     if file.part("fc"):
         inner, output, kind = classifier_of(file), "logits", "classifier"

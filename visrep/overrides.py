@@ -20,8 +20,8 @@ from omegaconf.grammar_parser import parse as parse_interpolation
 from visrep.errors import ConfigError
 
 # The last word of a key that holds a path: root, data.root, detection.train.image_root.
-_PATHS = {"out", "root", "weights", "teacher", "detector", "runs", "config", "annotations", "names"}
-_PATHS |= {"dir", "folder", "file", "path"}
+_PATHS = {"out", "root", "weights", "prefix", "teacher", "detector", "runs", "config", "names"}
+_PATHS |= {"annotations", "dir", "folder", "file", "path"}
 _PATHS_OR_NUMBERS = {"labels"}  # a list file, or a share
 
 

@@ -1,12 +1,14 @@
 """`init_weights=`: a pretraining begins from the weights of a file, or is refused in one line."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.pretrain.test_resuming import TINY, photos, refused, visrep  # noqa: F401
 from visrep.data.preprocess import Preprocess
+from visrep.errors import UserError
 from visrep.nn.exemplar_nets import ExemplarNet
 from visrep.nn.resnet import ResNet
 from visrep.pretrain.beginning import begin_from
@@ -42,3 +44,20 @@ def test_another_net_is_refused_by_what_differs(photos, weights, tmp_path, capsy
     assert "holds another net (width 0.125 there, 0.25 here)" in err
     with pytest.raises(Exception, match="ExemplarNet begins from fresh weights only"):
         begin_from(ExemplarNet(net="small"), weights, views=None)
+
+
+def test_the_net_that_a_prefix_names_is_the_one(tmp_path):
+    torch.manual_seed(0)
+    nets = [ResNet(depth=18, width=0.125, stem="imagenet") for _ in range(3)]
+    path = tmp_path / "two.pth"
+    torch.save({"a": nets[0].state_dict(), "b": nets[1].state_dict()}, path)
+    views = SimpleNamespace(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    with pytest.raises(UserError, match="it holds several networks"):
+        begin_from(nets[2], path, views=views)
+    begin_from(nets[2], path, views=views, prefix="b")
+    assert torch.equal(nets[2].conv1.weight, nets[1].conv1.weight)
+
+
+def test_a_prefix_without_a_file_is_refused(photos, tmp_path, capsys):  # noqa: F811
+    run = [*TINY, f"data.root={photos}", "steps=0", f"out={tmp_path / 'run'}", "init_prefix=net"]
+    assert "init_prefix=net is a place in init_weights=" in refused(capsys, *run)

@@ -36,6 +36,8 @@ from visrep.transfer.detection.evaluation.coco import evaluate_coco
 from visrep.transfer.detection.evaluation.voc import FORMS, evaluate_voc
 from visrep.transfer.detection.prediction import Prediction
 from visrep.transfer.frozen.features import frozen_encoder
+from visrep.weights.foreign import Choice
+from visrep.weights.reading import read_weights
 
 # What an engine can learn -> the task that its records name.
 OUTPUTS = {"boxes": "detection", "masks": "instance"}
@@ -92,7 +94,8 @@ def _train_and_measure(cfg: DictConfig) -> None:
     file = None if kept is None else detector_file.read(kept)
     trained = file is not None and file.recipe["iterations"] == recipe.iterations
     if not trained:
-        encoder, preprocess, sha256 = frozen_encoder(cfg.weights, init=cfg.init, seed=run.seed)
+        named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
+        encoder, preprocess, sha256 = frozen_encoder(named, init=cfg.init, seed=run.seed)
         encoder = coarser(encoder, cfg.stem_stride, run)
     train, test = read_data(cfg)
     for dataset in (train, test):

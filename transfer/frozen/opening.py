@@ -16,6 +16,7 @@ from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
 from visrep.transfer.frozen import features
 from visrep.transfer.frozen.outputs import frozen_output
+from visrep.weights.foreign import Choice
 from visrep.weights.reading import read_weights
 
 
@@ -84,6 +85,7 @@ def open_frozen(cfg: DictConfig, *, raw_pixels: bool = False) -> Opening:
     if not raw_pixels:
         net, preprocess, sha256 = frozen_output(
             cfg.weights,
+            prefix=cfg.prefix,
             output=cfg.output,
             init=cfg.init,
             seed=int(cfg.seed),
@@ -93,7 +95,7 @@ def open_frozen(cfg: DictConfig, *, raw_pixels: bool = False) -> Opening:
     run = open_run(cfg)
     train, test = checked(instantiate(cfg.data.train)), checked(instantiate(cfg.data.test))
     if net is None:
-        preprocess, sha256 = _of_pixels(cfg.weights, train), "none"
+        preprocess, sha256 = _of_pixels(cfg.weights, cfg.prefix, train), "none"
     else:
         net.to(run.device)
     return Opening(
@@ -113,10 +115,12 @@ def open_frozen(cfg: DictConfig, *, raw_pixels: bool = False) -> Opening:
     )
 
 
-def _of_pixels(weights: str | None, train: ImageDataset) -> Preprocess:
+def _of_pixels(weights: str | None, prefix: str | None, train: ImageDataset) -> Preprocess:
     """How the encoder file prepares images; without one, images that are all of one size as is."""
     if weights is not None:
-        return Preprocess.from_dict(read_weights(weights).preprocess)
+        return Preprocess.from_dict(read_weights(weights, Choice(prefix=prefix)).preprocess)
+    if prefix is not None:
+        raise ConfigError(f"prefix={prefix} is a place in weights=: give both or none")
     if train.images is None:
         raise ConfigError(
             f"the images of {train.name} differ in size: give weights=, whose preprocessing they "

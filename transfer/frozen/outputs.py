@@ -23,6 +23,7 @@ from visrep.transfer.frozen import features
 from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import EncoderFile, fingerprint, into_module
 from visrep.weights.exemplar_file import LoadedExemplarNet, read_exemplar
+from visrep.weights.foreign import Choice
 from visrep.weights.reading import read_weights
 
 OUTPUTS = ("pooled", "head", "layers")
@@ -43,6 +44,7 @@ class HeadFeatures(nn.Module):
 def frozen_output(
     weights: str | Path,
     *,
+    prefix: str | None = None,
     output: str = "pooled",
     init: str = "pretrained",
     seed: int = 0,
@@ -53,6 +55,7 @@ def frozen_output(
 
     Args:
         weights: an encoder file, also one of Exemplar-CNN's own networks, or a checkpoint.
+        prefix: where the net is in a checkpoint of no known format.
         output: pooled, head or layers.
         init: pretrained, or random: the same architecture with fresh weights.
         seed: of the fresh weights.
@@ -62,7 +65,7 @@ def frozen_output(
 
     Raises:
         UserError: the file holds no encoder, or no head where `output` asks for it.
-        ConfigError: an unknown `output` or `init`.
+        ConfigError: an unknown `output` or `init`; or a prefix for one of Exemplar-CNN's networks.
     """
     if output not in OUTPUTS:
         raise ConfigError(f"output={output}: choose {', '.join(OUTPUTS)}")
@@ -71,9 +74,11 @@ def frozen_output(
     own = read_exemplar(tree)
     head = None
     if own is not None:
+        if prefix is not None:
+            raise ConfigError(f"prefix={prefix}: {weights} holds a single net; leave it out")
         encoder, preprocess, sha256 = _exemplar_net(own, init=init, seed=seed)
     else:
-        file = read_weights(tree)
+        file = read_weights(tree, Choice(prefix=prefix))
         encoder, preprocess, sha256 = features.frozen_encoder(file, init=init, seed=seed)
         head = _head(file, init=init, seed=seed) if output == "head" else None
     if size is not None:

@@ -11,7 +11,6 @@ import logging
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,8 +20,8 @@ from torch import Tensor
 from visrep import dist
 from visrep.errors import UserError
 from visrep.files import atomic_path
+from visrep.weights.containers import seal
 from visrep.weights.containers.torch_files import save_torch
-from visrep.weights.containers.zip_entries import SEAL, SEAL_BYTES
 
 log = logging.getLogger("visrep")
 
@@ -132,7 +131,7 @@ def _snapshots(folder: Path) -> list[tuple[int, Path]]:
 def _write(state: dict[str, Any], stream: BinaryIO) -> None:
     sha256 = hashlib.sha256()
     save_torch(state, stream, watch=sha256.update)
-    stream.write(SEAL + sha256.hexdigest().encode() + b"\n")
+    stream.write(seal.seal_of(sha256.hexdigest()))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -155,26 +154,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_seal(path: Path) -> None:
-    size = path.stat().st_size
-    body = size - SEAL_BYTES
-    with open(path, "rb") as stream:
-        sha256 = hashlib.sha256()
-        for chunk in _chunks(stream, max(body, 0)):
-            sha256.update(chunk)
-        seal = stream.read()
-    if body < 0 or not seal.startswith(SEAL):
-        raise _Damaged(f"cut short at {size} bytes")
-    if seal != SEAL + sha256.hexdigest().encode() + b"\n":
-        raise _Damaged("its content has changed since it was written")
-
-
-def _chunks(stream: BinaryIO, count: int) -> Iterator[bytes]:
-    while count > 0:
-        chunk = stream.read(min(count, 1 << 20))
-        if not chunk:
-            return
-        count -= len(chunk)
-        yield chunk
+    problem = seal.problem(path)
+    if problem:
+        raise _Damaged(problem)
 
 
 def _require_plain(value: object, where: str) -> None:

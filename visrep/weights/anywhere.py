@@ -17,13 +17,11 @@ from visrep.weights.containers.stored import Stored
 from visrep.weights.containers.tree import DEPTH, Tree
 from visrep.weights.encoder_file import EncoderFile
 from visrep.weights.foreign import Choice, ForeignTensors, Raw, encoder_file
-from visrep.weights.naming import bare_name, shortcut_kind, shortcut_names
+from visrep.weights.naming import CHILDREN, bare_name, shortcut_kind, shortcut_names
 
 NAME = "ResNet under a prefix"
 _FIRST = re.compile(r"((?:.+\.)?)(conv1\.weight|conv1\.0\.weight|0\.weight)")
 _PARTS = re.compile(r"(conv1|bn1|layer[1-4]|fc)\.")
-# Children of torchvision's ResNet in their order, where a Sequential was made of them.
-_CHILDREN = {"0": "conv1", "1": "bn1", **{f"{i + 3}": f"layer{i}" for i in range(1, 5)}}
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ def _under(prefix: str, tensors: Raw, *, in_order: bool) -> Raw:
         inner = name.removeprefix(prefix)
         if in_order:
             child, _, rest = inner.partition(".")
-            inner = f"{_CHILDREN[child]}.{rest}" if child in _CHILDREN else ""
+            inner = f"{CHILDREN[child]}.{rest}" if child in CHILDREN else ""
         net[inner or name] = tensor
     return net
 

@@ -6,7 +6,7 @@ A format takes what it knows under our names, drops groups by name, and hands th
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -33,6 +33,11 @@ INPUTS = {  # what an encoder that was trained on a data set is usually shown
     "cifar100": _input((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), 32, 32),
     "stl10": _input((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261), 96, 96),
 }
+
+
+def unnormalised(data: str) -> Preprocess:
+    """`INPUTS[data]` without its mean and standard deviation: pixels in [0, 1] as they are."""
+    return replace(INPUTS[data], mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True, kw_only=True)

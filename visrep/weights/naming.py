@@ -13,6 +13,8 @@ WRAPPERS = (
     "_checkpoint_wrapped_module.",
     "_forward_module.",
 )
+# Children of torchvision's ResNet in their order, where a Sequential was made of them.
+CHILDREN = {"0": "conv1", "1": "bn1", **{f"{i + 3}": f"layer{i}" for i in range(1, 5)}}
 _WRAPPED = re.compile(rf"(?<![^./])(?:{'|'.join(map(re.escape, WRAPPERS))})+")
 
 

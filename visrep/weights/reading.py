@@ -92,13 +92,13 @@ def load_encoder(path: str | Path) -> Encoder:
     return encoder_of(read_weights(path))
 
 
-def load_classifier(path: str | Path) -> LoadedClassifier:
+def load_classifier(path: str | Path, choice: Choice = ASK_NOTHING) -> LoadedClassifier:
     """Encoder, head and classifier of `path` in eval mode: N x 3 x H x W to N x classes logits.
 
     Raises:
         UserError: as `read_weights`; or the file holds no classifier.
     """
-    file = read_weights(path)
+    file = read_weights(path, choice)
     if not file.part("fc") and any(CLASSIFIER in group for group in file.dropped):
         raise UserError(
             f"{path} holds a classifier and a projection head: say which layer of the head the "

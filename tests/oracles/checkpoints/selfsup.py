@@ -13,6 +13,7 @@ from tests.oracles.checkpoints.case import Case, fresh, named, optimizer, traini
 from tests.oracles.checkpoints.lightly import LIGHTLY
 from tests.oracles.checkpoints.lightly_train import LIGHTLY_TRAIN
 from tests.oracles.checkpoints.resnets import BASIC, BOTTLENECK, Cifar, Torchvision, mlp
+from tests.oracles.checkpoints.simclr import SIMCLR
 from tests.oracles.checkpoints.solo_learn import SOLO_LEARN
 
 
@@ -163,5 +164,6 @@ CASES: dict[str, Callable[[], Case]] = {
     "NPID, CIFAR-10, bottlenecks": lambda: npid_cifar(BOTTLENECK),
     **LIGHTLY,
     **LIGHTLY_TRAIN,
+    **SIMCLR,
     **SOLO_LEARN,
 }

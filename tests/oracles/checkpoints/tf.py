@@ -428,6 +428,9 @@ def haiku_tree(v: Variables, part: str) -> dict[str, dict[str, np.ndarray]]:
     return tree
 
 
+_KINDS = ("params", "state")
+
+
 @dataclass
 class Byol:
     """A BYOL checkpoint: variables of `online` and `target`, and what upstream makes of images."""
@@ -445,8 +448,9 @@ class Byol:
         return haiku_linear(self.nets[side], self.features(images, side), "classifier")
 
     def pickled(self) -> bytes:
-        """What pretraining saves."""
-        trees = [haiku_tree(self.nets[side], p) for p in ("params", "state") for side in self.nets]
+        """What pretraining saves; two names of the same variables are the same objects in it."""
+        made = {(id(v), p): haiku_tree(v, p) for v in self.nets.values() for p in _KINDS}
+        trees = [made[id(v), p] for p in _KINDS for v in self.nets.values()]
         slots = {"momentum": haiku_tree(self.nets["online"], "params")}
         fields = ("online_params", "target_params", "online_state", "target_state", "opt_state")
         return dill_pickle("_ByolExperimentState", dict(zip(fields, [*trees, slots], strict=True)))

@@ -15,6 +15,7 @@ from tests.oracles.small_disk import small_disk
 from visrep import dist
 from visrep.engine import snapshot
 from visrep.errors import UserError
+from visrep.weights.containers import seal
 
 
 def state(value: float) -> dict:
@@ -154,9 +155,9 @@ def test_a_sealed_file_with_code_in_it_is_not_executed(tmp_path):
     body = tmp_path / "body"
     torch.save({"a": Evil()}, body)
     content = body.read_bytes()
-    seal = snapshot.SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"
+    line = seal.seal_of(hashlib.sha256(content).hexdigest())
     snapshot.save(tmp_path, 1, {"step": 1})
-    (tmp_path / "step-000000002.pt").write_bytes(content + seal)
+    (tmp_path / "step-000000002.pt").write_bytes(content + line)
     assert snapshot.latest(tmp_path) == (1, {"step": 1})
     assert not (tmp_path / "executed").exists()
 

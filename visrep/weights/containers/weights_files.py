@@ -15,6 +15,7 @@ import stat
 from pathlib import Path
 
 from visrep.errors import UserError
+from visrep.weights.containers import seal
 from visrep.weights.containers.pickle_files import read_pickle
 from visrep.weights.containers.pickle_records import Refused
 from visrep.weights.containers.safetensors_files import read_safetensors
@@ -52,6 +53,8 @@ def read_tree(path: str | Path) -> Tree:
         path = _of_run(path) if path.is_dir() else path
         size, head = _look(path)
         if head.startswith(b"PK\x03\x04"):
+            if seal.is_sealed(path) and (problem := seal.problem(path)):
+                raise UserError(f"{path}: {problem}: {AGAIN}")
             return Tree(path, "torch (zip)", read_zip(path, size), size)
         if head[8:9] == b"{":
             tensors, metadata = read_safetensors(path)
@@ -83,9 +86,7 @@ def _of_run(folder: Path) -> Path:
     if encoder.is_file():
         return encoder
     for path in sorted(folder.glob("snapshots/step-*.pt"), reverse=True):
-        try:
-            read_zip(path, path.stat().st_size)
-        except Exception:  # cut short by a full disk, for example; the one before it counts
+        if seal.problem(path):  # cut short by a full disk, for example; the one before it counts
             log.warning("%s: passed over the damaged %s", folder, path.name)
             continue
         log.warning("%s has no encoder.safetensors: its snapshot %s is read", folder, path.name)

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from visrep.weights.containers.pickle_records import Damaged
+from visrep.weights.containers.seal import SEAL, SEAL_BYTES
 
-# The line that visrep's snapshots end in: a sha256 of all before it.
-SEAL = b"\nvisrep-snapshot/1 sha256 "
-SEAL_BYTES = len(SEAL) + 64 + 1
 LIMIT = 1 << 26  # bytes of a directory, of half a million entries
 _ENTRY = struct.Struct("<4s4x2H4xLLL3H8xL")  # flags, method, crc, sizes, lengths, offset
 _LOCAL = struct.Struct("<4s22x2H")

@@ -6,6 +6,10 @@ the loss: the trunk is the query. Converted files are the trunk in `model_state_
 trunk has torchvision's names under `_feature_blocks.`, in feature extraction under
 `base_model._feature_blocks.`; every width may be multiplied.
 
+A single linear layer on the trunk is a classifier, unless the loss holds a queue or a memory of
+features that it was trained against. That of a linear evaluation has a batch norm of the features
+before it, which goes into its weights.
+
 The trunk `resnet_sk` is SimCLR v2's net under SimCLRv2-Pytorch's names, and read as that. Other
 trunks say nothing of their origin: BYOL's ResNet-200 came from haiku and needs `padding=haiku`.
 """
@@ -14,7 +18,7 @@ import re
 from typing import Any
 
 from visrep.errors import UserError
-from visrep.weights.containers.tree import Tree
+from visrep.weights.containers.tree import Tree, check_tensor, float_tensor, tensors_in
 from visrep.weights.encoder_file import EncoderFile
 from visrep.weights.foreign import Choice, ForeignTensors, Head, Raw, encoder_file, pick
 from visrep.weights.formats import simclr_torch
@@ -24,6 +28,10 @@ NAME = "VISSL"
 _TRUNK = re.compile(r"trunk\.(?:base_model\.)?_feature_blocks\.")
 _PORT = re.compile(r"(trunk\.(?:base_model\.)?)net\.0\.0\.weight")  # of SimCLRv2-Pytorch
 _HEAD = re.compile(r"heads\.(\d+)\.(?:clf|projection_head)\.(\d+)\.(\w+)")
+_LINEAR = re.compile(r"heads\.0\.clf\.(?:clf\.)?0\.(?:weight|bias)")
+_NORM = "heads.0.channel_bn."  # of a linear evaluation
+_STATISTICS = ("weight", "bias", "running_mean", "running_var")
+_BN_EPS = 1e-5
 _PARTS = ("shard_list", "slice_list", "shard")
 _MODELS = {"raw": "base_model", "ema": "ema_model"}
 
@@ -51,7 +59,9 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
     encoder, tensors, others = pick(nets, choice)
     foreign = ForeignTensors(tree, tensors)
     backbone, input_and_padding = _trunk(foreign)
-    head = _head(foreign, feature_width(backbone))
+    width = feature_width(backbone)
+    fc, note = _classifier(foreign, width, contrasted=_holds_memory(tree))
+    head = None if fc else _head(foreign, width)
     foreign.drop("prototypes", r"heads\.\d+\.prototypes\d+\.")
     foreign.drop("linear probes and other heads", r"heads\.")
     return encoder_file(
@@ -59,6 +69,8 @@ def read(tree: Tree, choice: Choice) -> EncoderFile:
         backbone,
         choice=choice,
         head=head,
+        fc=fc,
+        note=note,
         source={"format": NAME},
         encoder=encoder if others else "",
         alternatives=others,
@@ -84,6 +96,61 @@ def _trunk(foreign: ForeignTensors) -> tuple[Raw, dict[str, Any]]:
             f"{foreign.tree.path}: its VISSL trunk is no ResNet: it has no _feature_blocks.conv1"
         )
     return foreign.take(prefix), {}
+
+
+def _holds_memory(tree: Tree) -> bool:
+    """Whether the loss remembers features, as MoCo's and NPID's do."""
+    value = tree.value.get("classy_state_dict", {})
+    losses = [held.get("loss") for held in (tree.value, value) if isinstance(held, dict)]
+    return any(True for loss in losses for _ in tensors_in(loss))
+
+
+def _classifier(foreign: ForeignTensors, width: int, *, contrasted: bool) -> tuple[Raw | None, str]:
+    """The only head, if it is one linear layer on the trunk's features, and what was assumed.
+
+    Args:
+        width: of the features.
+        contrasted: the outputs of a head are compared with remembered ones: it is no classifier.
+    """
+    names = [name for name in foreign.left if name.startswith("heads.")]
+    linear = {name.rpartition(".")[2]: name for name in names if _LINEAR.fullmatch(name)}
+    norm = {name.rpartition(".")[2]: name for name in names if name.startswith(_NORM)}
+    if set(linear) != {"weight", "bias"} or len(linear) + len(norm) != len(names):
+        return None, ""
+    shapes = {
+        name: check_tensor(foreign.tree, name, foreign.left[name]).shape
+        for name in (*linear.values(), *norm.values())
+    }
+    if shapes[linear["weight"]][1:] != (width,):
+        return None, ""
+    if not norm and not contrasted:
+        fc = foreign.take("heads.", lambda name: name.rpartition(".")[2])
+        return fc, "its head, one linear layer, is taken for a classifier"
+    if {kind: shapes[name] for kind, name in norm.items()} != dict.fromkeys(_STATISTICS, (width,)):
+        return None, ""
+    fc = _folded(foreign, linear, norm)
+    foreign.drop("of the classifier's batch norm, now in its weights", re.escape(_NORM))
+    foreign.take("heads.")
+    return fc, ""
+
+
+def _folded(foreign: ForeignTensors, linear: Raw, norm: Raw) -> Raw:
+    """Weight and bias that give of features what `linear` gives of those behind `norm`.
+
+    linear, norm: names of the tensors by what they are.
+    """
+    gamma, beta, mean, var, weight, bias = (
+        float_tensor(foreign.tree, name, foreign.left[name]).double()
+        for name in (*(norm[kind] for kind in _STATISTICS), linear["weight"], linear["bias"])
+    )
+    scale = gamma / (var + _BN_EPS).sqrt()
+    shifted = bias + weight @ (beta - mean * scale)
+    return {
+        "weight": foreign.left[linear["weight"]].then(
+            lambda t: (t.double() * scale.to(t.device)).float()
+        ),
+        "bias": foreign.left[linear["bias"]].then(lambda t: shifted.float().to(t.device)),
+    }
 
 
 def _type(value: dict[Any, Any]) -> str:

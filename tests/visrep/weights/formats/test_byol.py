@@ -60,6 +60,17 @@ def test_the_default_is_the_online_network(byol):
     }
 
 
+@pytest.mark.parametrize("side", ["online", "target"])
+def test_networks_that_are_the_same_objects_are_both_there(tmp_path, side):
+    """As in a file of the first step: the pickle holds the parameters once."""
+    net = tf.byol_net()
+    net.nets["target"] = net.nets["online"]
+    (tmp_path / "first.pkl").write_bytes(net.pickled())
+    file = read_weights(tmp_path / "first.pkl", Choice(encoder=side))
+    assert file.encoder == side
+    assert difference(features(file, images()), net.features(images())) < 1e-5
+
+
 def test_the_classifier_in_place_of_the_head(byol):
     net, path = byol
     file = read_weights(path, Choice(classifier=0))

@@ -51,3 +51,20 @@ def test_a_snapshot_away_from_its_run_is_refused(run, tmp_path):
     alone.write_bytes((run / "snapshots/step-000000001.pt").read_bytes())
     with pytest.raises(UserError, match=r"encoder\.json.*encoder\.safetensors"):
         read_weights(alone)
+
+
+def test_a_snapshot_that_changed_after_it_was_sealed_is_refused(run):
+    """A tensor's bytes, which no CRC of the reader covers: the run goes on from the one before."""
+    last, encoder = run / "snapshots/step-000000002.pt", run / "encoder.safetensors"
+    content, moved = last.read_bytes(), encoder.rename(run / "moved")
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 1
+    try:
+        last.write_bytes(changed)
+        with pytest.raises(UserError, match="its content has changed since it was written"):
+            read_weights(last)
+        first = read_weights(run / "snapshots/step-000000001.pt")
+        assert read_weights(run).sha256 == first.sha256
+    finally:
+        last.write_bytes(content)
+        moved.rename(encoder)

@@ -3,12 +3,19 @@
 import pytest
 import torch
 
-from tests.oracles.checkpoints.frameworks import classifier, vissl_converted, vissl_trained
+from tests.oracles.checkpoints.comparing import agrees
+from tests.oracles.checkpoints.frameworks import (
+    classifier,
+    state_of,
+    vissl_converted,
+    vissl_trained,
+)
 from tests.oracles.checkpoints.tf import simclr_port
+from tests.oracles.encoders import stir
 from visrep.errors import UserError
 from visrep.weights import read_weights
 from visrep.weights.foreign import Choice
-from visrep.weights.reading import encoder_of
+from visrep.weights.reading import classifier_of, encoder_of
 
 TRUNK = {"_feature_blocks.conv1.weight": torch.ones(4, 3, 7, 7)}
 
@@ -51,6 +58,37 @@ def test_heads_beside_one_another_are_no_projection_head(tmp_path):
     file = read_weights(tmp_path / "model.torch")
     assert file.head is None
     assert file.dropped["linear probes and other heads"] == 4
+
+
+@torch.inference_mode()
+def test_one_linear_layer_is_a_classifier_unless_the_loss_remembers_features(tmp_path):
+    case = vissl_trained(classifier("0.clf.0.", 32))
+    torch.save(case.content, tmp_path / "moco.torch")
+    file = read_weights(tmp_path / "moco.torch")
+    assert (len(file.head["layers"]), file.part("fc")) == (1, {})
+    classy = case.content["classy_state_dict"]
+    plain = {**case.content, "loss": {}, "classy_state_dict": {**classy, "loss": {}}}
+    torch.save(plain, tmp_path / "supervised.torch")
+    file = read_weights(tmp_path / "supervised.torch")
+    assert file.head is None and "taken for a classifier" in file.source["note"]
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    linear = classifier("", 32)
+    expected = torch.nn.functional.linear(case.net(images), linear["weight"], linear["bias"])
+    assert agrees(classifier_of(file)(images), expected)
+
+
+@torch.inference_mode()
+def test_the_classifier_of_a_linear_evaluation_takes_its_batch_norm_in(tmp_path):
+    norm, linear = stir(torch.nn.BatchNorm1d(32), 3).eval(), classifier("", 32)
+    heads = state_of(norm, "0.channel_bn.") | classifier("0.clf.clf.0.", 32)
+    case = vissl_trained(heads, trunk="base_model._feature_blocks.")
+    torch.save(case.content, tmp_path / "model.torch")
+    file = read_weights(tmp_path / "model.torch")
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    features = norm(case.net(images))
+    expected = torch.nn.functional.linear(features, linear["weight"], linear["bias"])
+    assert agrees(classifier_of(file)(images), expected)
+    assert file.dropped["of the classifier's batch norm, now in its weights"] == 4
 
 
 def test_torchvisions_names_in_vissls_container_are_torchvisions(tmp_path):
