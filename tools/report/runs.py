@@ -160,12 +160,7 @@ def _folder(path: Path, root: Path, notes: list[str]) -> Folder:
     name = path.relative_to(root).as_posix()
     folder = Folder(path=path, name=root.resolve().name if name == "." else name)
     if (path / "results.jsonl").exists():
-        try:
-            folder.records = results.read(path / "results.jsonl")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"cannot read {path / 'results.jsonl'}: {error}; repair or remove the file"
-            ) from error
+        folder.records = results.read(path / "results.jsonl")
     if (path / "config.yaml").exists():
         try:
             config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.report.sample_runs import html_of, record, write
+from visrep import results
 from visrep.errors import UserError
 from visrep.tools.report import runs as report_runs
 
@@ -35,14 +36,24 @@ def test_empty_and_absent_folders_are_named(tmp_path):
 
 
 def test_a_damaged_results_file_is_named_with_its_line(tmp_path):
-    folder = write(tmp_path, "knn", record())
-    with open(folder / "results.jsonl", "a") as stream:
-        stream.write('{"task": "knn"')
-    with pytest.raises(UserError, match=r"knn/results\.jsonl:2"):
+    path = write(tmp_path, "knn", record()) / "results.jsonl"
+    whole = path.read_text()
+    for damaged in (whole + '{"task": "knn"\n' + whole, whole + "[]\n"):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"knn/results\.jsonl:2"):
+            html_of(tmp_path)
+    path.write_bytes(b"\xff\xfe\x00\n")
+    with pytest.raises(UserError, match=r"knn/results\.jsonl:1"):
         html_of(tmp_path)
-    (folder / "results.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"knn/results\.jsonl"):
-        html_of(tmp_path)
+
+
+def test_a_last_record_that_was_cut_short_is_passed_over(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(results.log, "propagate", True)
+    path = write(tmp_path, "knn", record(value=12.5)) / "results.jsonl"
+    path.write_text(path.read_text() + '{"task": "knn", "value": 99.9')
+    html = html_of(tmp_path)
+    assert "12.5" in html and "99.9" not in html
+    assert "results.jsonl:2: cut short, so it is passed over" in caplog.text
 
 
 def test_half_a_line_of_metrics_is_skipped(chain, capsys):
