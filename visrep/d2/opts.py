@@ -131,6 +131,12 @@ def merge_into(cfg: Any, opts: Sequence[Any]) -> None:
     Raises:
         ConfigError: it has no such key, or not with such a value.
     """
+    usual = flat(cfg)
+    for key, value in zip(opts[::2], opts[1::2], strict=False):
+        if any(name.startswith(f"{key}.") for name in usual):
+            raise ConfigError(f"d2_opts: {key} is a section: give its settings one by one")
+        if value is None and usual.get(key) is not None:
+            raise ConfigError(f"d2_opts: {key} needs a value, not null")
     try:
         cfg.merge_from_list(list(opts))
     except (KeyError, AssertionError, ValueError) as error:

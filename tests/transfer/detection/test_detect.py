@@ -351,7 +351,6 @@ def test_settings_of_detectron2_are_looked_at_before_the_data(weights, tmp_path,
         ("d2_opts=[SOLVER.MAX_ITER,9]", "use iterations="),
         ("d2_opts=[SOLVER.GAMA,0.5]", "SOLVER.GAMA"),
         ("d2_opts=SOLVER.GAMMA", "give"),
-        ("detectron2={SOLVER:{AMP:{ENABLED:true}}}", "task=scenes, detectron2: SOLVER.AMP.EN"),
     ):
         with pytest.raises(ConfigError, match=message):
             run(weights, tmp_path / "run", "engine=detectron2", given)

@@ -74,6 +74,13 @@ def test_unknown_settings_are_told_without_a_model():
     for given in (["SOLVER.GAMA", 0.5], ["SOLVER.GAMMA", "much"]):
         with pytest.raises(ConfigError, match="d2_opts: .*give"):
             opts.check_known(given)
+    opts.check_known(["SOLVER.WEIGHT_DECAY_BIAS", None])  # null is its usual value
+    for given, message in (
+        (["SOLVER", 3], "SOLVER is a section"),
+        (["SOLVER.GAMMA", None], "SOLVER.GAMMA needs a value, not null"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            opts.check_known(given)
 
 
 @needs
