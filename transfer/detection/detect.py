@@ -88,19 +88,21 @@ def _train_and_measure(cfg: DictConfig) -> None:
     run = open_run(cfg)
     run.log.info("task %s: %s", recipe.task, recipe.about)
     run.log.info("engine: %s (%s)", engine, reason)
+    # Training is over where its detector is kept, whatever was cut short after it.
+    kept = detector_file.find(run.out)
+    file = None if kept is None else detector_file.read(kept)
+    trained = file is not None and file.recipe["iterations"] == recipe.iterations
+    if not trained:
+        encoder, preprocess, sha256 = frozen_encoder(cfg.weights, init=cfg.init, seed=run.seed)
+        encoder = coarser(encoder, cfg.stem_stride, run)
     train, test = read_data(cfg)
     for dataset in (train, test):
         _announce(run, dataset)
     run.know_data(identity.of_detection(train))
-    # Training is over where its detector is kept, whatever was cut short after it.
-    kept = detector_file.find(run.out)
-    if kept is not None:
-        file = detector_file.read(kept)
+    if file is not None and trained:
         run.log.info("trained already: %s", kept)
         detector = loaded(file, engine, run)
     else:
-        encoder, preprocess, sha256 = frozen_encoder(cfg.weights, init=cfg.init, seed=run.seed)
-        encoder = coarser(encoder, cfg.stem_stride, run)
         settings: dict[str, Any] = {
             "encoder": encoder,
             "preprocess": preprocess,

@@ -107,9 +107,10 @@ class _Images(Dataset):
 
     def __init__(self, entries: Sequence[Entry], read: Any, seed: int) -> None:
         from detectron2.data import DatasetFromList
+        from detectron2.utils.serialize import PicklableWrapper
 
         self.entries = DatasetFromList(entries, copy=False)  # one block of memory for all workers
-        self.read = read
+        self.read = PicklableWrapper(read)  # for workers that are not forked
         self.seed = seed
 
     def __getitem__(self, drawn: tuple[int, int]) -> Entry:

@@ -418,3 +418,17 @@ def test_more_broken_images_than_tolerated_end_the_run(weights, data, tmp_path, 
     spoil(Path(data[0].records[2].file))
     with pytest.raises(UserError, match=r"1 of 6 images cannot be read.*002\.png"):
         run(weights, tmp_path / "run", f"engine={engine}", "iterations=12")
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_a_kept_detector_is_trained_on_by_a_word(weights, tmp_path, data, engine):
+    out = tmp_path / "run"
+    run(weights, out, f"engine={engine}", "snapshot_every=2")
+    longer = [f"engine={engine}", "snapshot_every=2", "iterations=5", "resume=auto"]
+    with pytest.raises(ConfigError, match="extend=true"):
+        run(weights, out, *longer)
+    records = run(weights, out, *longer, "extend=true")
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1] == 5 and len(steps) == len(set(steps))
+    assert records[-1].extra["iterations"] == 5
+    assert detector_file.read(detector_file.find(out)).recipe["iterations"] == 5
