@@ -7,8 +7,8 @@ Nothing here is measured; the report shows what the commands have written beside
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,6 +52,11 @@ class Folder:
         return self.records[0].task if self.records else self.name.split("/")[-1].split("-")[0]
 
     @property
+    def again(self) -> bool:
+        """It has trained nothing, and measured a detector that another run kept."""
+        return bool(self.config.get("detector"))
+
+    @property
     def pretraining(self) -> bool:
         """It has pretrained an encoder; with steps=0 it only saved a fresh one."""
         return self.task == "pretrain" and self.config.get("steps") != 0
@@ -93,8 +98,17 @@ class Runs:
 
     @cached_property
     def records(self) -> list[Record]:
-        """All records, a repeated measurement only in its last form."""
-        return latest(record for folder in self.folders for record in folder.records)
+        """All records, a repeated measurement only in its last form.
+
+        What the run that trained a detector has measured itself is not counted again.
+        """
+        made, again = (
+            latest(r for folder in self.folders if folder.again == kind for r in folder.records)
+            for kind in (False, True)
+        )
+        known = {_identity(record) for record in made}
+        more = [record for record in again if _identity(record) not in known]
+        return sorted(made + more, key=lambda record: record.time)
 
     def origin(self, record: Record) -> Folder | None:
         """The run that made the encoder which `record` measured.
@@ -148,6 +162,7 @@ def collect(root: str | Path) -> Runs:
         below.sort()
         if any(sign in names for sign in SIGNS):
             folders.append(_folder(Path(path), root, notes))
+    _as_trained(folders)
     if not any(folder.records for folder in folders):
         raise UserError(
             f"runs={root}: no results.jsonl with a record in it or below; run an evaluation "
@@ -160,12 +175,7 @@ def _folder(path: Path, root: Path, notes: list[str]) -> Folder:
     name = path.relative_to(root).as_posix()
     folder = Folder(path=path, name=root.resolve().name if name == "." else name)
     if (path / "results.jsonl").exists():
-        try:
-            folder.records = results.read(path / "results.jsonl")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"cannot read {path / 'results.jsonl'}: {error}; repair or remove the file"
-            ) from error
+        folder.records = results.read(path / "results.jsonl")
     if (path / "config.yaml").exists():
         try:
             config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
@@ -195,16 +205,43 @@ def _metrics(path: Path) -> tuple[list[dict[str, float]], int]:
     return lines, skipped
 
 
+def _as_trained(folders: Sequence[Folder]) -> None:
+    """Give measurements of a kept detector the seed and the settings that it was trained with.
+
+    The test data stay those that it was measured on. A detector is known by its hash; one that no
+    run here has trained keeps the settings of its measuring.
+    """
+    trained = {
+        record.extra["detector"]: record
+        for folder in folders
+        if not folder.again
+        for record in folder.records
+        if "detector" in record.extra
+    }
+    for folder in filter(lambda folder: folder.again, folders):
+        for place, record in enumerate(folder.records):
+            made = trained.get(record.extra.get("detector"))
+            if made is not None:
+                own = record.config.get("detection") or {}
+                test = {key: value for key, value in own.items() if key != "train"}
+                detection = {**(made.config.get("detection") or {}), **test}
+                folder.records[place] = replace(
+                    record, seed=made.seed, config={**made.config, "detection": detection}
+                )
+
+
 def latest(records: Iterable[Record]) -> list[Record]:
     """Of measurements that are one and the same, the last; in the order of their times."""
-    kept: dict[str, Record] = {}
-    for record in sorted(records, key=lambda record: record.time):
-        same = {key: value for key, value in record.config.items() if key not in ("out", "device")}
-        extra = {key: value for key, value in record.extra.items() if key not in MEASURED}
-        key = json.dumps(
-            [record.task, record.dataset, record.metric, record.init, record.engine, record.seed,
-             record.weights, extra, same],
-            sort_keys=True, default=str,
-        )  # fmt: skip
-        kept[key] = record
-    return list(kept.values())
+    in_order = sorted(records, key=lambda record: record.time)
+    return list({_identity(record): record for record in in_order}.values())
+
+
+def _identity(record: Record) -> str:
+    """What two records of one measurement have alike."""
+    same = {key: value for key, value in record.config.items() if key not in ("out", "device")}
+    extra = {key: value for key, value in record.extra.items() if key not in MEASURED}
+    return json.dumps(
+        [record.task, record.dataset, record.metric, record.init, record.engine, record.seed,
+         record.weights, extra, same],
+        sort_keys=True, default=str,
+    )  # fmt: skip

@@ -21,6 +21,7 @@ from torch import Tensor
 from visrep import dist, groups
 from visrep.config import instantiate
 from visrep.d2 import installed
+from visrep.d2 import opts as d2_opts
 from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
 from visrep.data import identity
@@ -85,7 +86,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
     assert isinstance(config, dict)
     recipe = DetectionRecipe.read({str(key): value for key, value in config.items()})
     engine, reason = choose_engine(cfg.engine)
-    refuse(recipe, engine, opts=list(cfg.d2_opts))
+    refuse(recipe, engine, opts=config["d2_opts"])
     run = open_run(cfg)
     run.log.info("task %s: %s", recipe.task, recipe.about)
     run.log.info("engine: %s (%s)", engine, reason)
@@ -240,7 +241,7 @@ def choose_engine(asked: str) -> tuple[str, str]:
     return "torchvision", f"{problem}; numbers are not comparable with Detectron2's"
 
 
-def refuse(recipe: DetectionRecipe, engine: str, *, opts: Sequence[Any] = ()) -> None:
+def refuse(recipe: DetectionRecipe, engine: str, *, opts: Any = ()) -> None:
     """Raise ConfigError where `engine` cannot do what the recipe, or `opts`, asks for."""
     if recipe.outputs not in OUTPUTS:
         raise ConfigError(
@@ -255,6 +256,9 @@ def refuse(recipe: DetectionRecipe, engine: str, *, opts: Sequence[Any] = ()) ->
         )
     if engine == "torchvision" and opts:
         raise ConfigError("d2_opts are settings of Detectron2: use engine=detectron2")
+    d2_opts.check(opts, recipe)
+    if opts:
+        d2_opts.check_known(opts)
 
 
 def coarser(encoder: ResNet, stem_stride: int | None, run: Run) -> ResNet:

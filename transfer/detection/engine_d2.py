@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from visrep import dist, signals
 from visrep.d2 import heads
+from visrep.d2 import opts as own
 from visrep.d2.backbone import add_visrep_config
 from visrep.d2.data import dataset_dict, mapper, register
 from visrep.d2.loader import TrainingLoader
@@ -90,7 +91,8 @@ def train(
     `opts` are its own settings, [KEY, value, ...], and win over the recipe.
 
     Raises:
-        ConfigError: a setting that Detectron2 does not know, or a precision it cannot do here.
+        ConfigError: a setting that Detectron2 does not know or does not read in this training, or
+            a precision it cannot do here.
         Diverged: the loss, or a proposal, is not finite.
     """
     from detectron2.engine import hooks
@@ -98,7 +100,9 @@ def train(
     from detectron2.solver import build_lr_scheduler
 
     trainable(dataset, masks=recipe.masks)
-    cfg = configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
+    cfg, read = own.watched(
+        configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
+    )
     must = run.config.get("resume") == "must"
     found = snapshot.latest(run.out / "snapshots", required=must)
     start, state = found or (0, {})
@@ -113,6 +117,8 @@ def train(
         loader = TrainingLoader(cfg, seed=order, start=start, broken=dataset.broken)
         trainer = _trainer(precision, run, _distributed(model), loader, optimizer)
         schedule = build_lr_scheduler(cfg, optimizer)
+        mapper(cfg, training=False)  # reads how an image is tested
+        own.check_read(opts, recipe, read)
         if found:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
@@ -241,10 +247,7 @@ def configure(
         cfg.merge_from_other_cfg(CfgNode(nested))
     except (KeyError, AssertionError, ValueError) as error:
         raise ConfigError(f"task={recipe.task}: its detectron2 settings: {error}") from error
-    try:
-        cfg.merge_from_list([str(o) if isinstance(o, Path) else o for o in opts])
-    except (KeyError, AssertionError, ValueError) as error:
-        raise ConfigError(f"d2_opts: {error}; give [KEY, value, ...] of its config") from error
+    own.merge_into(cfg, opts)
     cfg.freeze()
     return cfg
 

@@ -73,7 +73,7 @@ def _sampler(cfg: Any, entries: Sequence[Entry], *, seed: int) -> Any:
     if cfg.DATALOADER.SAMPLER_TRAIN != "RepeatFactorTrainingSampler":
         return TrainingSampler(len(entries), seed=seed)
     repeats = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-        entries, cfg.DATALOADER.REPEAT_THRESHOLD
+        entries, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
     )  # LVIS, arXiv 1908.03195
     return RepeatFactorTrainingSampler(repeats, seed=seed)
 

@@ -63,6 +63,9 @@ def test_the_report_is_readable_at_every_width_in_light_and_dark(chain, tmp_path
     for folder in ("detect", "d" * 90):
         long = {"config": config, "dataset": "x" * 60, "command": "visrep " + "y" * 200}
         write(chain, folder, record(task="detection", metric="AP50", **long))
+    for selector in range(4):
+        extra = {"labels": 0.01, "selector": selector, "finetuned": str(selector)}
+        write(chain, f"few{selector}", record(task="finetune", extra=extra))
     frames, console = seen(html_of(chain), tmp_path)
     assert not console
     assert [(each["width"], each["dark"]) for each in frames] == [

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.tools.report.sample_runs import html_of, record, write
+from visrep import results
 from visrep.errors import UserError
+from visrep.tools.report import rows as report_rows
 from visrep.tools.report import runs as report_runs
 
 
@@ -15,6 +17,40 @@ def test_a_measurement_made_again_counts_once_and_last():
     late = record(value=2.0, time="2026-11-24T11:00:00+00:00", extra={"bytes": 4})
     other = record(value=3.0, seed=1)
     assert report_runs.latest([late, other, early]) == [other, late]
+
+
+def detected(root, name, *, value=60.0, sha="d", seed=0, again=None, dataset="scenes/test", rate=1):
+    trained = {"weights": "w.pth", "lr": rate, "detection": {"train": "big", "test": dataset}}
+    measured = {"weights": None, "detector": again, "detection": {"train": "no", "test": dataset}}
+    config = measured if again else trained
+    extra = {"detector": sha * 64, "form": "VOC area"}
+    about = {"task": "detection", "metric": "AP50", "dataset": dataset, "extra": extra}
+    hour = 20 if again else 10 + seed
+    own = record(value=value, seed=seed, config=config, time=f"2026-11-24T{hour}", **about)
+    write(root, name, own, config=config)
+
+
+def test_a_detector_measured_again_counts_once(tmp_path):
+    detected(tmp_path, "one", seed=0, value=60.0)
+    detected(tmp_path, "two", seed=1, value=64.0, sha="e")
+    detected(tmp_path, "slow", seed=1, value=10.0, sha="f", rate=0.1)
+    before = report_runs.collect(tmp_path).records
+    detected(tmp_path, "one_again", again="one", seed=7)
+    detected(tmp_path, "two_again", again="two", seed=7, value=64.0, sha="e")
+    assert report_runs.collect(tmp_path).records == before
+
+
+def test_a_detector_on_other_data_is_a_repetition_of_its_own_training(tmp_path):
+    for name, sha, seed, rate in (("one", "d", 0, 1), ("two", "e", 1, 1), ("slow", "f", 1, 0.1)):
+        detected(tmp_path, name, sha=sha, seed=seed, rate=rate)
+        about = {"again": name, "sha": sha, "dataset": "other/test"}
+        detected(tmp_path, f"{name}_again", value=40.0 + seed, **about)
+    gathered = report_runs.collect(tmp_path)
+    rows = [row for row in report_rows.rows(gathered) if row.dataset == "other/test"]
+    assert {row.setting: row.spread("pretrained").n for row in rows} == {"lr=1": 2, "lr=0.1": 1}
+    detected(tmp_path, "strange", again="lost", sha="0", dataset="other/test")
+    rows = report_rows.rows(report_runs.collect(tmp_path))
+    assert sorted(r.spread("pretrained").n for r in rows if r.dataset == "other/test") == [1, 1, 2]
 
 
 def test_a_second_training_replaces_the_curve_of_the_first():
@@ -35,14 +71,24 @@ def test_empty_and_absent_folders_are_named(tmp_path):
 
 
 def test_a_damaged_results_file_is_named_with_its_line(tmp_path):
-    folder = write(tmp_path, "knn", record())
-    with open(folder / "results.jsonl", "a") as stream:
-        stream.write('{"task": "knn"')
-    with pytest.raises(UserError, match=r"knn/results\.jsonl:2"):
+    path = write(tmp_path, "knn", record()) / "results.jsonl"
+    whole = path.read_text()
+    for damaged in (whole + '{"task": "knn"\n' + whole, whole + "[]\n"):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"knn/results\.jsonl:2"):
+            html_of(tmp_path)
+    path.write_bytes(b"\xff\xfe\x00\n")
+    with pytest.raises(UserError, match=r"knn/results\.jsonl:1"):
         html_of(tmp_path)
-    (folder / "results.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"knn/results\.jsonl"):
-        html_of(tmp_path)
+
+
+def test_a_last_record_that_was_cut_short_is_passed_over(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(results.log, "propagate", True)
+    path = write(tmp_path, "knn", record(value=12.5)) / "results.jsonl"
+    path.write_text(path.read_text() + '{"task": "knn", "value": 99.9')
+    html = html_of(tmp_path)
+    assert "12.5" in html and "99.9" not in html
+    assert "results.jsonl:2: cut short, so it is passed over" in caplog.text
 
 
 def test_half_a_line_of_metrics_is_skipped(chain, capsys):

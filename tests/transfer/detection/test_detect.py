@@ -344,6 +344,19 @@ def test_settings_of_detectron2_need_detectron2(weights, data, tmp_path):
         run(weights, tmp_path / "run", "engine=torchvision", "d2_opts=[SOLVER.GAMMA,0.5]")
 
 
+@pytest.mark.detectron2
+def test_settings_of_detectron2_are_looked_at_before_the_data(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(detect, "read_data", lambda cfg: pytest.fail("the data were read"))
+    for given, message in (
+        ("d2_opts=[SOLVER.MAX_ITER,9]", "use iterations="),
+        ("d2_opts=[SOLVER.GAMA,0.5]", "SOLVER.GAMA"),
+        ("d2_opts=SOLVER.GAMMA", "give"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run(weights, tmp_path / "run", "engine=detectron2", given)
+    assert not (tmp_path / "run").exists()
+
+
 def test_both_parts_are_looked_at_as_the_configuration_says(tmp_path, monkeypatch):
     from omegaconf import OmegaConf
 

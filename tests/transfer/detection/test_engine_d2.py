@@ -272,6 +272,45 @@ def test_registering_again_is_harmless(data):
 # Runs
 
 
+@needs
+@pytest.mark.parametrize(
+    ("unread", "value", "settings"),
+    [
+        ("MODEL.ROI_MASK_HEAD.CONV_DIM", 16, {}),
+        ("MODEL.FPN.FUSE_TYPE", "avg", {"head": "c4"}),
+        ("DATALOADER.REPEAT_THRESHOLD", 0.1, {}),
+        ("MODEL.ROI_BOX_CASCADE_HEAD.IOUS", [0.5, 0.6, 0.7], {}),
+        ("MODEL.RESNETS.DEPTH", 34, {}),  # the backbone is visrep's
+        ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 2.0, {}),  # and clipping is off
+    ],
+)
+def test_a_setting_that_this_training_does_not_read_is_refused(run, data, unread, value, settings):
+    with pytest.raises(ConfigError, match=f"nothing reads {unread} with head="):
+        train(run, data, opts=["SOLVER.GAMMA", 0.5, unread, value], **settings)
+    assert not (run.out / "metrics.jsonl").exists()
+
+
+@needs
+def test_settings_that_are_read_are_followed(run, data):
+    read = {
+        "MODEL.ROI_MASK_HEAD.CONV_DIM": 16,
+        "DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
+        "DATALOADER.REPEAT_THRESHOLD": 0.9,
+        "DATALOADER.REPEAT_SQRT": False,
+        "SOLVER.CLIP_GRADIENTS.ENABLED": True,
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 2.0,
+        "INPUT.CROP.ENABLED": True,
+        "INPUT.MIN_SIZE_TEST": 40,
+        "TEST.DETECTIONS_PER_IMAGE": 3,
+        "SOLVER.STEPS": [1],
+        "MODEL.RPN.NMS_THRESH": 0.6,
+    }
+    opts = [part for pair in read.items() for part in pair]
+    detector = train(run, data, outputs="masks", iterations=2, opts=opts)
+    assert detector.model.roi_heads.mask_head.deconv.out_channels == 16
+    assert max(len(found.scores) for found in detector.predict_all(data).values()) <= 3
+
+
 def losses_of(run):
     import json
 

@@ -24,6 +24,8 @@ def render(context: Context) -> Markup | None:
     columns = sorted({_column(record) for records in nets_of.values() for record in records})
     if len(columns) < 2:
         return None
+    measures = {joined(dataset, metric(measured)) for *_, dataset, measured in nets_of}
+    common = measures.pop() if len(measures) == 1 else ""
     lines: dict[str, dict[tuple, Spread | None]] = {}
     for (name, _, start, dataset, measured), records in nets_of.items():
         for setting, of_setting in _by_recipe(records).items():
@@ -31,11 +33,13 @@ def render(context: Context) -> Markup | None:
                 column: Spread.of(record for record in of_setting if _column(record) == column)
                 for column in columns
             }
-            about = joined(name, init(start), dataset, metric(measured), setting)
-            lines[about] = line
-    heads = ["Net, %"]
+            where = "" if common else joined(dataset, metric(measured))
+            lines[joined(name, init(start), where, setting)] = line
+    heads = [f"Net; {common}, %" if common else "Net, %"]
     heads += [f"{share(labels)}, selector {selector}" for _, labels, selector in columns]
-    return context.fill("few_labels.html", heads=heads, columns=columns, lines=lines)
+    return context.fill(
+        "few_labels.html", heads=heads, columns=columns, lines=dict(sorted(lines.items()))
+    )
 
 
 def _column(record: Record) -> tuple[str, float | str, int]:

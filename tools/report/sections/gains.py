@@ -1,4 +1,4 @@
-"""Random init against pretrained: every measure, the rarer metrics folded away."""
+"""Random init against pretrained: what has both sides; rarer metrics and the rest folded away."""
 
 from markupsafe import Markup
 
@@ -13,8 +13,13 @@ MAIN_METRICS = ("top1", "AP50", "AP", "AP75", "mask_AP50", "mask_AP")
 
 def render(context: Context) -> Markup | None:
     """The chain's table with its footnotes."""
-    main = [row for row in context.rows if row.metric in MAIN_METRICS]
-    rest = [row for row in context.rows if row.metric not in MAIN_METRICS]
+    compared = any(row.gain is not None for row in context.rows)
+    main = [
+        row
+        for row in context.rows
+        if row.metric in MAIN_METRICS and (row.gain is not None or not compared)
+    ]
+    rest = [row for row in context.rows if row not in main]
     tables = [main, rest] if main else [rest]
     notes = list(dict.fromkeys(note for row in (*main, *rest) for note in row.notes))
     return context.fill("gains.html", tables=tables, notes=notes, circumstances=circumstances)

@@ -30,3 +30,11 @@ def test_latency_is_that_of_an_engine_which_ran_both(chain):
         own = {"weights": sha * 64, "engine": engine, "time": "2026-11-23T10:00:00+00:00"}
         write(chain, "export", record(task="export", metric="latency_ms", value=value, **own))
     assert cards_of(html_of(chain))[-1].endswith(" 9.00 → 3.00 ms per image")
+
+
+def test_a_card_names_its_net_where_there_are_several(tmp_path):
+    for name, sha, value in (("a", "a", 70.0), ("b", "b", 80.0)):
+        write(
+            tmp_path, name, record(value=value, weights=sha * 64, config={"weights": f"{name}.pth"})
+        )
+    assert cards_of(html_of(tmp_path)) == ["kNN top-1 a.pth 70.0 % pretrained 70.0"]
