@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from visrep import dist, files
+from visrep.errors import UserError
 
 log = logging.getLogger("visrep")
 
@@ -167,7 +168,13 @@ class JsonLines:
             return {}
         reading: dict[str, float] = {}
         kept, unreadable = [], 0
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            raise UserError(
+                f"cannot read {self.path}: {error.strerror}; remove what is there"
+            ) from error
+        for line in lines:
             try:
                 metrics = json.loads(line)
                 if metrics["step"] <= step:

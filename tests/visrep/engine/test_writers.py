@@ -100,3 +100,9 @@ def test_tensorboard_that_cannot_write_is_left_out_with_a_line(
     board.write(2, {"loss": 1.0})
     board.close()
     assert full.asked == 1 and "going on without them" in caplog.text
+
+
+def test_a_folder_in_place_of_the_readings_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match="metrics.jsonl: Is a directory"):
+        JsonLines(tmp_path / "metrics.jsonl").rewind(2)
