@@ -171,7 +171,7 @@ def test_prefix_reaches_the_reader_of_detect_and_export(tmp_path, monkeypatch, t
     train = shapes(tmp_path / "train", images=2, seed=0)
     monkeypatch.setattr(detect, "read_data", lambda cfg: (train, train))
     given = [f"weights={two_nets}", "prefix=absent"]
-    settings = [*SMALL, "engine=torchvision", "iterations=1", f"out={tmp_path / 'run'}"]
+    settings = [*SMALL, "engine=torchvision", "warmup=0", "iterations=1", f"out={tmp_path / 'run'}"]
     with pytest.raises(UserError, match="prefix=absent names none of"):
         detect.main(config.compose("detect", [*given, *settings])[0])
     with pytest.raises(UserError, match="prefix=absent names none of"):
