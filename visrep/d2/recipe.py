@@ -153,6 +153,11 @@ class DetectionRecipe:
         if config.get("head") not in HEADS:
             raise ConfigError(f"head={config.get('head')}: choose {' or '.join(HEADS)}")
         own = config[config["head"]]
+        if not isinstance(config["detectron2"], Mapping | None):
+            raise ConfigError(
+                f"detectron2={config['detectron2']}: it holds settings of Detectron2's config, as "
+                "in a task's yaml; null leaves them out"
+            )
         values = {
             **config,
             **{name: own[name] for name in _OF_EACH_HEAD},

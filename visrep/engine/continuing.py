@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from visrep import renamed
+from visrep.engine import snapshot
 from visrep.errors import ConfigError, UserError
 
 # What may differ between a run and its continuation: what a step computes does not depend on it.
@@ -43,6 +44,13 @@ def begun(out: Path) -> dict[str, Any] | None:
     if not isinstance(config, dict):
         raise _broken(path, "it holds no settings")
     return config
+
+
+def require_settings(out: Path) -> None:
+    """Raise UserError where snapshots lie in `out` without the settings that they belong to."""
+    path = out / "config.yaml"
+    if not path.exists() and snapshot.newest(out / "snapshots") is not None:
+        raise _broken(path, "it is not there, and snapshots are")
 
 
 def _broken(path: Path, why: str) -> UserError:

@@ -216,6 +216,8 @@ def _claim(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
             )
         if filled and config.get("overwrite"):
             _require_run(out)
+        elif filled and resume == "auto":
+            continuing.require_settings(out)
         elif filled and resume == "never":
             known = " or resume=auto to continue it" if "resume" in config else ""
             raise ConfigError(
@@ -236,7 +238,7 @@ def _holds_something(out: Path) -> bool:
     """What a run writes before its first result is no reason to refuse the folder to the next."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out={out} is a file: choose a folder")
-    early = ("config.yaml", "env.txt", "log.txt", known_data.FILE, lock.NAME)
+    early = ("config.yaml", "env.txt", "log.txt", "encoder.json", known_data.FILE, lock.NAME)
     return out.is_dir() and any(
         entry.name not in early and not files.is_temporary(entry) for entry in out.iterdir()
     )

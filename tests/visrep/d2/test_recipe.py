@@ -90,3 +90,8 @@ def test_settings_that_only_detectron2_knows():
     assert tasks.recipe_of("lvis05_fpn_1x").beyond == sampler
     assert tasks.recipe_of("voc0712_c4").unsaid == []
     assert len(tasks.recipe_of("scenes").unsaid) == 3
+
+
+def test_settings_of_detectron2_that_are_none():
+    with pytest.raises(ConfigError, match="detectron2=x: it holds settings"):
+        DetectionRecipe.read(composed("scenes", "detectron2=x"))

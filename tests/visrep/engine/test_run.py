@@ -9,6 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from visrep import renamed, results
+from visrep.engine import snapshot
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError, UserError
 
@@ -176,6 +177,14 @@ def test_a_broken_config_is_named(tmp_path: Path, content: str) -> None:
     with pytest.raises(UserError, match=r"cannot read .*config\.yaml") as caught:
         begin(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_snapshots_without_the_settings_of_their_run_are_not_gone_on_with(tmp_path: Path) -> None:
+    begun(tmp_path / "run")
+    snapshot.save(tmp_path / "run/snapshots", 3, {"task": {}})
+    (tmp_path / "run/config.yaml").unlink()
+    with pytest.raises(UserError, match="config.yaml: it is not there, and snapshots are"):
+        begin(tmp_path / "run")
 
 
 def test_a_place_that_cannot_be_a_run_folder_is_one_line(tmp_path: Path, monkeypatch) -> None:
