@@ -51,7 +51,7 @@ def test_a_file_is_not_overwritten_unasked(root, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("fraction=2",), 2, "fraction=2 is out of range"),
+        (("fraction=2",), 2, "fraction=2: give a number, above 0, at most 1"),
         (("fractoin=0.1",), 2, "did you mean fraction?"),
         (("data.train.split=none",), 1, "none is not there"),
         (("data=folder", "data.root=ROOT/train/red"), 1, "has no labels"),

@@ -172,7 +172,7 @@ def test_a_method_below_the_bar_and_one_that_collapses_are_named(fake, capsys):
         (("methods=[simclr,dino]",), "choose from"),
         (("methods=[simclr,simclr]",), "each once"),
         (("methods=[]",), "choose from"),
-        (("minutes=0",), "minutes=0: give more than 0"),
+        (("minutes=0",), "minutes=0: give a number, above 0"),
         (("shares.simclr=0",), "shares.simclr=0: a share must be above 0"),
     ],
 )

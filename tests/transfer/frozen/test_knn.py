@@ -137,9 +137,9 @@ def test_bank_that_is_the_test_set_gives_100_at_k_1(root: Path, tmp_path: Path) 
         (["init=raw_pixels", "bn=frozen"], "bn=frozen: choose"),
         (["init=raw_pixels", "bn=reestimated"], "is for init=random"),
         (["init=random"], "give a value: weights"),
-        (["init=raw_pixels", "k=0"], "must be above 0"),
-        (["init=raw_pixels", "k=[5,0]"], "must be above 0"),
-        (["init=raw_pixels", "k=[]"], "must be above 0"),
+        (["init=raw_pixels", "k=0"], "1 or more"),
+        (["init=raw_pixels", "k=[5,0]"], "1 or more"),
+        (["init=raw_pixels", "k=[]"], "1 or more"),
     ],
 )
 def test_wrong_settings_leave_no_folder(

@@ -168,9 +168,7 @@ CHANGED = {
         "claims more data",
     ),
     "NaN": (lambda s: change(s, bn1__bias=torch.full((4,), float("nan"))), "NaN or infinity"),
-    "two nets": (lambda s: {"state_dict": s, "state_dict_ema": dict(s)}, "state_dict_ema/layer"),
-    "a net in a strange place": (lambda s: {"teacher": s}, "teacher/layer1."),
-    "a number among the names": (lambda s: {**s, 3: torch.zeros(1)}, "none of the known formats"),
+    "two nets": (lambda s: {"state_dict": s, "state_dict_ema": dict(s)}, "prefix=state_dict_ema"),
     "text for a tensor": (lambda s: change(s, bn1__bias="zero"), "bn1.bias is no dense tensor"),
 }
 
