@@ -1,8 +1,10 @@
 """Settings of every test: one thread, so that results and times do not depend on the machine."""
 
 import importlib.util
+import logging
 import os
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -49,3 +51,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in reasons.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=f"{marker}: {reason}"))
+
+
+@pytest.fixture(autouse=True)
+def _logger_that_propagates() -> Iterator[None]:
+    """A run stops the propagation of its log; pytest would then hear what a later test lets through
+    twice."""
+    logger = logging.getLogger("visrep")
+    logger.propagate = True
+    yield
+    logger.propagate = True

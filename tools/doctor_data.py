@@ -6,19 +6,21 @@ images or of one part only. The rest is told.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from visrep.data import decoding
 from visrep.data.classes import class_counts, key, some
 from visrep.data.dataset import ImageDataset
 from visrep.data.overlap import Twin, duplicates, overlap, overlap_line, paths_of
 from visrep.errors import ConfigError, UserError
+
+T = TypeVar("T")
 
 BLOCK = 1000  # files that are read at a time
 
@@ -38,18 +40,7 @@ def examine(
     """
     problems: list[str] = []
     opened: dict[str, ImageDataset] = {}
-    for part, open_it in parts.items():
-        try:
-            dataset = open_it()
-        except ConfigError:
-            raise
-        except UserError as error:
-            print(f"\n{part}: cannot be opened")
-            problems.append(str(error))
-            continue
-        if dataset is None:
-            print(f"\n{part}: none")
-            continue
+    for part, dataset in opening(parts, problems):
         opened[part] = dataset
         print(f"\n{part}: {dataset.name}, {len(dataset)} images")
         for line in [*_class_lines(dataset), *_not_read(dataset)]:
@@ -63,6 +54,25 @@ def examine(
     if len(opened) == 2:
         problems += _disagreements(*opened.values())
     return problems
+
+
+def opening(
+    parts: Mapping[str, Callable[[], T | None]], problems: list[str]
+) -> Iterator[tuple[str, T]]:
+    """The parts that are there; what keeps one from being opened is one of the `problems`."""
+    for part, open_it in parts.items():
+        try:
+            dataset = open_it()
+        except ConfigError:
+            raise
+        except UserError as error:
+            print(f"\n{part}: cannot be opened")
+            problems.append(str(error))
+            continue
+        if dataset is None:
+            print(f"\n{part}: none")
+        else:
+            yield part, dataset
 
 
 @dataclass

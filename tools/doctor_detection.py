@@ -16,8 +16,8 @@ from visrep.data.detection import Box, DetectionDataset, readiness, trainable
 from visrep.data.detection.classes import spellings
 from visrep.data.images import BrokenImage
 from visrep.data.overlap import overlap_line, repeated, same_files
-from visrep.errors import ConfigError, UserError
-from visrep.tools.doctor_data import file_lines, twin_names
+from visrep.errors import UserError
+from visrep.tools.doctor_data import file_lines, opening, twin_names
 
 SIZES = {"small": 32**2, "medium": 96**2}  # areas in pixels below which a box is called so; COCO's
 _ROWS = 25  # classes in the table
@@ -43,18 +43,7 @@ def examine(
     """
     problems: list[str] = []
     opened: dict[str, DetectionDataset] = {}
-    for part, read in parts.items():
-        try:
-            dataset = read()
-        except ConfigError:
-            raise
-        except UserError as error:
-            print(f"\n{part}: cannot be read")
-            problems.append(str(error))
-            continue
-        if dataset is None:
-            print(f"\n{part}: none")
-            continue
+    for part, dataset in opening(parts, problems):
         opened[part] = dataset
         boxes = sum(len(record.boxes) for record in dataset.records)
         print(f"\n{part}: {dataset.name}, {len(dataset.records)} images, {boxes} boxes")

@@ -76,7 +76,6 @@ YES_OR_NO = (
     *("tau_squared", "flip", "data.train.recursive", "data.test.recursive", "channels_last"),
 )
 
-
 # For these null means a default that the command computes or does without.
 NULLABLE = (
     *("threads", "steps", "snapshot_every", "selector", "epochs", "size"),
@@ -86,6 +85,13 @@ NULLABLE = (
 PARTS = (
     *("data", "data.train", "knn", "optim", "views", "method", "backbone"),
     *("detection", "detection.train", "c4", "fpn", "by_share", "fixed"),
+)
+
+
+# A word, or a number beside one: null says nothing.
+WORDS = (
+    *("device", "precision", "resume", "resume_data", "health", "batchnorm", "init", "engine"),
+    *("outputs", "output", "head", "norm", "labels", "bn"),
 )
 
 
@@ -104,6 +110,9 @@ def check(cfg: DictConfig) -> None:
                 raise ConfigError(f"{key}={_shown(value)}: give {kind}")
             if isinstance(value, str):
                 OmegaConf.update(cfg, key, number)
+    for key in WORDS:
+        if None in _value(cfg, key):
+            raise ConfigError(f"{key}=null: give a value, or leave it as it is")
     for key in YES_OR_NO:
         for value in _value(cfg, key):
             if not isinstance(value, bool):

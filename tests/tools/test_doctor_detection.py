@@ -90,7 +90,7 @@ def test_a_part_that_cannot_be_read_or_is_not_there(root: Path, capsys) -> None:
     (root / "Annotations/d.xml").write_text("no xml")
     with pytest.raises(CheckFailed, match=r"d\.xml is no readable XML"):
         ask(root)
-    assert "test: cannot be read" in capsys.readouterr().out
+    assert "test: cannot be opened" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"detection\.root"):
         doctor.main(config.compose("doctor", ["detection=voc"])[0])
     with pytest.raises(ConfigError, match="one of data= and detection="):

@@ -57,6 +57,14 @@ def test_numbers_whose_default_is_computed_may_be_null():
     assert cfg.steps is None and cfg.threads is None
 
 
+@pytest.mark.parametrize("word", ["device", "precision", "resume", "health", "batchnorm"])
+def test_a_word_may_not_be_null(word):
+    with pytest.raises(ConfigError, match=f"^{word}=null: give a value"):
+        compose("pretrain", [*PRETRAIN, f"{word}=null"])
+    with pytest.raises(ConfigError, match="^labels=null: give a value"):
+        compose("finetune", [*OF["finetune"], "labels=null"])
+
+
 def test_a_number_from_the_environment_is_a_number(monkeypatch):
     monkeypatch.setenv("VISREP_TASK", "3")
     assert compose("pretrain", [*PRETRAIN, "seed=${oc.env:VISREP_TASK}"])[0].seed == 3

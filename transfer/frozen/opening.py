@@ -1,5 +1,6 @@
 """How the four commands on frozen features begin: the net, the run, the data, the features."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from visrep.config import instantiate
+from visrep.data.classes import some
 from visrep.data.dataset import ImageDataset, checked
 from visrep.data.images import BrokenImages
 from visrep.data.preprocess import Preprocess
@@ -18,6 +20,8 @@ from visrep.transfer.frozen import features
 from visrep.transfer.frozen.outputs import frozen_output
 from visrep.weights.foreign import Choice
 from visrep.weights.reading import read_weights
+
+log = logging.getLogger("visrep")
 
 
 @dataclass
@@ -71,7 +75,14 @@ class Opening:
                 broken=broken,
                 **self.loading,
             )
-        return dataset if len(kept) == len(dataset) else Selection(dataset, kept), found
+        if len(kept) == len(dataset):
+            return dataset, found
+        if dataset.labels is not None and dataset.classes is not None:
+            lost = set(dataset.labels.tolist()) - set(dataset.labels[kept].tolist())
+            if lost:
+                names = some([dataset.classes[number] for number in sorted(lost)])
+                log.warning("warning: no image of %s in %s can be read", names, dataset.name)
+        return Selection(dataset, kept), found
 
 
 def open_frozen(cfg: DictConfig, *, raw_pixels: bool = False) -> Opening:

@@ -85,6 +85,10 @@ def require_same(
     if now.get("extend"):
         changed -= grown
     if not changed:
+        if grown and snapshot.newest(out / "snapshots") is None:
+            raise ConfigError(
+                f"extend=true: {out} has no snapshot to go on from; choose another out="
+            )
         return
     if changed == grown:
         advice = "extend=true makes the run longer"

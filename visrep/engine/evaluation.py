@@ -40,6 +40,12 @@ def shared_classes(train: ImageDataset, test: ImageDataset | None) -> tuple[list
             some(unlearnt),
             len(train.classes),
         )
+    if len(train.classes) == 1:
+        log.warning(
+            "warning: %s has the class %s alone: whatever is predicted is right",
+            train.name,
+            train.classes[0],
+        )
     return train.classes, in_classes(test, train.classes, of=train.name)
 
 

@@ -115,3 +115,18 @@ def test_broken_images_leave_features_labels_and_counts_alike(
     cfg.out, cfg.max_broken = str(root.parent / "few"), 0.02  # the cache does not know of it
     with pytest.raises(UserError, match="1 of 30 images cannot be read"):
         open_frozen(cfg).features()
+
+
+def test_a_class_whose_images_cannot_be_read_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in (root / "test/red").iterdir():
+        path.write_bytes(path.read_bytes()[:60])
+    given = ["max_broken=0.5", f"out={root.parent / 'lost'}"]
+    cfg = composed("knn", root, *given, f"weights={root.parent / 'encoder.safetensors'}")
+    for part in ("train", "test"):
+        cfg.data[part].update({"memory_limit": 0, "max_broken": 0.5})
+    opening = open_frozen(cfg)
+    monkeypatch.setattr(logging.getLogger("visrep"), "propagate", True)
+    opening.features()
+    assert f"no image of red in {opening.test.name} can be read" in caplog.text

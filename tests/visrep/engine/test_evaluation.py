@@ -45,6 +45,9 @@ def test_a_class_that_cannot_be_learnt_is_told(said: pytest.LogCaptureFixture) -
     train = MemoryImages(name="d/train", **sets)
     shared_classes(train, MemoryImages(name="d/test", **sets))
     assert "d/train has no image of b" in said.text
+    alone = MemoryImages(name="d/train", images=images, labels=sets["labels"], classes=["a"])
+    shared_classes(alone, alone)
+    assert "d/train has the class a alone" in said.text
     with pytest.raises(ConfigError, match="no labels"):
         shared_classes(train, MemoryImages(name="x", images=images))
 

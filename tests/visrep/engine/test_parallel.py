@@ -100,6 +100,12 @@ def test_a_collective_waited_for_in_vain_is_a_line_that_says_where():
     assert ", alone: " in line and "VISREP_TIMEOUT" in line
 
 
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "gpu", "5x"])
+def test_a_device_that_is_not_here_is_one_line(device):
+    with pytest.raises(ConfigError, match=f"^device={device} is not here: choose auto"):
+        parallel.join(device)
+
+
 def test_other_errors_are_not_explained():
     assert parallel.explained(RuntimeError("gloo")) is None  # there is one process
     assert run_on_two(unrelated) == (True, True)

@@ -166,6 +166,9 @@ def test_a_run_may_be_made_longer_on_request(tmp_path: Path) -> None:
         begin(tmp_path, steps=40, extend=True)
     with pytest.raises(ConfigError, match=r"\(seed, steps\)|\(seed\)"):
         begin(tmp_path, steps=80, extend=True, seed=9)
+    with pytest.raises(ConfigError, match="no snapshot to go on from"):
+        begin(tmp_path, steps=80, extend=True)
+    snapshot.save(tmp_path / "snapshots", 60, {"task": {}})
     begun(tmp_path, steps=80, extend=True)
     assert stored(tmp_path)["steps"] == 80
 
