@@ -6,6 +6,7 @@ once, must be equal to the last bit. `VISREP_KILLS=20 pytest -m slow tests/test_
 more often.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -153,7 +154,8 @@ def once(arguments: list[str], out: Path, *, kill_after: float = 0) -> tuple[int
     process.start()
     process.join(kill_after or 300)
     if process.is_alive():
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.killpg(process.pid, signal.SIGKILL)
         process.join()
     return process.exitcode, log.read_text(errors="replace") if log.exists() else ""
 
