@@ -60,7 +60,7 @@ def test_a_published_run_takes_no_other_method(capsys):
     assert "paper=byol_1000ep brings its method" in err and "one of the two" in err
 
 
-@pytest.mark.parametrize("word", ["batch_size", "--batch-size=3", "out={", "=3"])
+@pytest.mark.parametrize("word", ["batch_size", "--batch-size=3", "seed={", "=3"])
 def test_what_is_no_setting_is_refused(capsys, word):
     refused(capsys, "pretrain", "out=x", word)
 

@@ -120,7 +120,8 @@ VALUES = [
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_argument_list_ends_in_a_traceback(capsys, seed):
+def test_no_argument_list_ends_in_a_traceback(capsys, seed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     rng = random.Random(seed)
     for _ in range(12):
         arguments = [rng.choice(sorted({*COMMANDS} - {"doctor"}))]

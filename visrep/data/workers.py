@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate, default_convert
 
 from visrep import dist, signals
@@ -26,6 +27,9 @@ PREFETCH = 2  # items that a process makes in advance
 
 class Fetched:
     """The items of a `DataLoader`; can be iterated again, from the start.
+
+    Torch's generator is left alone: a loader would draw a number from it at its first item, and a
+    run that is gone on with has its first item at another step.
 
     Args:
         dataset: map-style or iterable.
@@ -61,7 +65,9 @@ class Fetched:
 
     def __iter__(self) -> Iterator[Any]:
         if not self.workers:
-            yield from DataLoader(self.dataset, collate_fn=self.collate, **self.settings)
+            yield from DataLoader(
+                self.dataset, collate_fn=self.collate, generator=torch.Generator(), **self.settings
+            )
             return
         require_shared_memory(self.item_bytes, self.workers)
         stream = isinstance(self.dataset, IterableDataset)
@@ -72,6 +78,7 @@ class Fetched:
             collate_fn=_Collate(self.collate),
             worker_init_fn=_Begin(self.begin),
             timeout=_patience(),
+            generator=torch.Generator(),
             **self.settings,
         )
         others = set(multiprocessing.active_children())

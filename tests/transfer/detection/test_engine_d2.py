@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import logging
 import math
+import shutil
 
 import pytest
 import torch
@@ -344,6 +345,18 @@ def test_training_is_repeatable_and_follows_the_seed(tmp_path, data):
         train(run, data, iterations=3)
         results.append(losses_of(run))
     assert results[0] == results[1] != results[2]
+
+
+@needs
+def test_a_run_that_goes_on_ends_with_the_very_same_weights(run, data, tmp_path):
+    """Few anchors and regions are drawn of many, so that another draw would show."""
+    settings = {"iterations": 4, "snapshot_every": 2, "rpn_batch": 8, "roi_batch": 4}
+    straight = train(run, data, **settings).model.state_dict()
+    cut = dataclasses.replace(run, out=tmp_path / "cut")
+    (cut.out / "snapshots").mkdir(parents=True)
+    shutil.copy(run.out / "snapshots/step-000000002.pt", cut.out / "snapshots")
+    ended = train(cut, data, **settings).model.state_dict()
+    assert all(torch.equal(ended[name], value) for name, value in straight.items())
 
 
 @needs
