@@ -85,7 +85,11 @@ def _handled_by(handler: Any) -> Iterator[None]:
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Signals wait until the body is done: a process forked in it does not meet one unprepared."""
+    """A process that is forked in the body does not meet a signal before it is prepared.
+
+    This thread's signals wait until the body is done; the system may hand one that is sent to the
+    process to another thread, whose word Python's handler takes as well.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
     try:
         yield

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -67,7 +68,7 @@ def test_signals_wait_for_what_blocks_them():
     done = []
     with pytest.raises(Interrupted), raised():
         with signals.blocked():
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
             done.append("begun")
         time.sleep(0.1)
         done.append("not reached")
