@@ -7,16 +7,11 @@ AP in both forms and COCO AP of boxes, and COCO AP of masks. Numbers of the two 
 comparable; every record names its engine and the form of its metric.
 """
 
-import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from visrep import dist, groups
 from visrep.config import instantiate
@@ -28,20 +23,14 @@ from visrep.data import identity
 from visrep.data.detection import DetectionDataset, readiness
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
-from visrep.files import write_text
 from visrep.nn.resnet import ResNet
 from visrep.paths import config_dir
-from visrep.transfer.detection import detector_file, engine_d2, engine_tv, prediction, translation
+from visrep.transfer.detection import detector_file, engine_d2, engine_tv, measuring, translation
 from visrep.transfer.detection.detector_file import DetectorFile
-from visrep.transfer.detection.evaluation.coco import evaluate_coco
-from visrep.transfer.detection.evaluation.voc import FORMS, evaluate_voc
-from visrep.transfer.detection.prediction import Prediction
 from visrep.transfer.frozen.features import frozen_encoder
 from visrep.weights.foreign import Choice
 from visrep.weights.reading import read_weights
 
-# What an engine can learn -> the task that its records name.
-OUTPUTS = {"boxes": "detection", "masks": "instance"}
 # What can be said of a measurement; all else is the detector's own.
 OF_MEASURING = (
     *("detection", "detector", "out", "engine", "workers", "log_every", "snapshot_every"),
@@ -122,7 +111,9 @@ def _train_and_measure(cfg: DictConfig) -> None:
             detector = engine_d2.train(**settings, opts=list(cfg.d2_opts))
         else:
             detector = engine_tv.train(**settings)
-        run.log.info("trained %d iterations in %.1f s", recipe.iterations, _since(started))
+        run.log.info(
+            "trained %d iterations in %.1f s", recipe.iterations, time.perf_counter() - started
+        )
         file = DetectorFile(
             engine=engine,
             recipe=detector_file.plain_recipe(recipe),
@@ -137,7 +128,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
         )
         if dist.is_main():
             run.log.info("wrote %s", detector_file.save(run.out, file))
-    _predict_and_measure(run, detector, test, file, engine=engine)
+    measuring.predict_and_measure(run, detector, test, file, engine=engine)
 
 
 def _measure_kept(cfg: DictConfig) -> None:
@@ -158,7 +149,7 @@ def _measure_kept(cfg: DictConfig) -> None:
     run.log.info("%s: task %s, trained by %s", cfg.detector, file.recipe["task"], file.engine)
     run.log.info("engine: %s (%s)", engine, reason)
     _announce(run, test)
-    _predict_and_measure(run, detector, test, file, engine=engine)
+    measuring.predict_and_measure(run, detector, test, file, engine=engine)
 
 
 def loaded(file: DetectorFile, engine: str, run: Run) -> Any:
@@ -187,40 +178,6 @@ def _announce(run: Run, dataset: DetectionDataset) -> None:
     )
 
 
-def _predict_and_measure(
-    run: Run, detector: Any, test: DetectionDataset, file: DetectorFile, *, engine: str
-) -> None:
-    names = by_name(file.classes, test)
-    started = time.perf_counter()
-    predictions = _gathered(run, test, lambda share: detector.predict_all(share))
-    run.log.info("predicted %d images in %.1f s", len(predictions), _since(started))
-    if not dist.is_main():
-        return  # measuring takes its time, and the others have nothing to wait for
-    test = prediction.predicted(test, predictions)
-    for found in predictions.values():
-        found.labels = names[found.labels]
-    prediction.save(run.out / "predictions.json", dataset=test, predictions=predictions)
-    recipe = DetectionRecipe(**file.recipe)
-    about = {"weights": file.encoder, "init": file.init, "detector": file.sha256}
-    measure(run, test, predictions, recipe=recipe, engine=engine, **about)
-
-
-def by_name(classes: Sequence[str], dataset: DetectionDataset) -> Tensor:
-    """For each of the detector's `classes`, its number in `dataset`, int64.
-
-    Raises:
-        ConfigError: they do not have the same classes.
-    """
-    absent = [name for name in classes if name not in dataset.classes]
-    absent += [name for name in dataset.classes if name not in classes]
-    if absent:
-        raise ConfigError(
-            f"the detector and {dataset.name} do not have the same classes: only one of them has "
-            f"{', '.join(absent[:5])}; measure on data that are labelled alike"
-        )
-    return torch.tensor([dataset.classes.index(name) for name in classes])
-
-
 def choose_engine(asked: str) -> tuple[str, str]:
     """The engine to use and why, for engine=auto, detectron2 or torchvision.
 
@@ -243,10 +200,11 @@ def choose_engine(asked: str) -> tuple[str, str]:
 
 def refuse(recipe: DetectionRecipe, engine: str, *, opts: Any = ()) -> None:
     """Raise ConfigError where `engine` cannot do what the recipe, or `opts`, asks for."""
-    if recipe.outputs not in OUTPUTS:
+    if recipe.outputs not in measuring.OUTPUTS:
         raise ConfigError(
-            f"outputs={recipe.outputs}: no engine learns it yet; choose {' or '.join(OUTPUTS)}, or "
-            "write Detectron2's config of the task: visrep convert to=detectron2"
+            f"outputs={recipe.outputs}: no engine learns it yet; choose "
+            f"{' or '.join(measuring.OUTPUTS)}, or write "
+            "Detectron2's config of the task: visrep convert to=detectron2"
         )
     if engine == "torchvision" and recipe.beyond:
         raise ConfigError(
@@ -296,74 +254,3 @@ def _part(cfg: DictConfig, name: str, *, masks: bool) -> DetectionDataset | None
     node = cfg.detection[name]
     optional = node is not None and "masks" in node
     return instantiate(node, **({"masks": masks and node.masks} if optional else {}))
-
-
-def measure(
-    run: Run,
-    dataset: DetectionDataset,
-    predictions: Mapping[str, Prediction],
-    *,
-    recipe: DetectionRecipe,
-    engine: str,
-    weights: str,
-    init: str,
-    detector: str,
-) -> None:
-    """Compute every metric; log it, append its record, write `per_class.json`."""
-    left_out = {"left_out": sorted(dataset.broken.files)} if dataset.broken.files else {}
-
-    def record(metric: str, value: float, form: str, **extra: Any) -> None:
-        run.record(
-            task=OUTPUTS[recipe.outputs],
-            dataset=dataset.name,
-            metric=metric,
-            value=value,
-            weights=weights,
-            init=init,
-            engine=engine,
-            recipe=recipe.task,
-            head=recipe.head,
-            iterations=recipe.iterations,
-            detector=detector,
-            form=form,
-            **left_out,
-            **extra,
-        )
-
-    voc = evaluate_voc(dataset, predictions)
-    for form in FORMS:
-        run.log.info("%s", voc.table(form))
-    for metric, value in voc.numbers().items():
-        form = "VOC area" if metric.endswith("_area") else "VOC 11-point"
-        record(metric, value, form, classes_without_truth=voc.without_truth)
-    kinds = {"bbox": "coco_"} | ({"segm": "mask_"} if recipe.masks else {})
-    for kind, prefix in kinds.items():
-        coco = evaluate_coco(dataset, predictions, kind=kind)
-        for metric, value in coco.numbers.items():
-            record(f"{prefix}{metric}", value, f"COCO {kind}", backend=coco.backend)
-        shown = " ".join(f"{name} {value:.2f}" for name, value in coco.numbers.items())
-        run.log.info("COCO %s (%s): %s", kind, coco.backend, shown)
-    table = {form: voc.per_class(form) for form in FORMS}
-    write_text(run.out / "per_class.json", json.dumps(table, indent=1))
-
-
-def _gathered(run: Run, dataset: DetectionDataset, predict: Any) -> dict[str, Prediction]:
-    """The predictions of all processes, each of which does its share of the images."""
-    share = replace(dataset, records=dataset.records[dist.rank() :: dist.world_size()])
-    mine = predict(share)
-    if dist.world_size() == 1:
-        return mine
-    path = run.out / f"predictions.rank{dist.rank()}.json"
-    prediction.save(path, dataset=share, predictions=mine)
-    dist.barrier()
-    everything: dict[str, Prediction] = {}
-    if dist.is_main():
-        for rank in range(dist.world_size()):
-            part = run.out / f"predictions.rank{rank}.json"
-            everything |= prediction.load(part)
-            part.unlink()
-    return everything
-
-
-def _since(started: float) -> float:
-    return time.perf_counter() - started
