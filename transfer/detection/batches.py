@@ -5,7 +5,7 @@ images; normalisation comes later, on the device. Which images make a batch, the
 mirroring are functions of (seed, step), so a resumed run sees what an uninterrupted one would.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -47,15 +47,23 @@ class TrainingBatches:
     def __init__(
         self, dataset: DetectionDataset, *, recipe: DetectionRecipe, seed: int, workers: int = 0
     ) -> None:
-        self.records = trainable(dataset, masks=recipe.masks)
-        self.broken = dataset.broken
         self.recipe = recipe
+        self.records = self.usable(dataset)
+        self.broken = dataset.broken
         self.seed = seed
         self.workers = workers
         self._orders: dict[int, list[int]] = {}
         check_batch(recipe.batch_size)
         share = recipe.batch_size // dist.world_size()
         self.slice = slice(dist.rank() * share, (dist.rank() + 1) * share)
+
+    def usable(self, dataset: DetectionDataset) -> list[ImageRecord]:
+        """The images of `dataset` that can be trained on. Raises UserError as the class does."""
+        return trainable(dataset, masks=self.recipe.masks)
+
+    def image_bytes(self) -> int:
+        """Of an image and its target at their largest."""
+        return sample_bytes(self.records, self.recipe)
 
     def members(self) -> Iterator[list[int]]:
         """The batches of a run from its first step on: positions in the endless stream of images.
@@ -86,7 +94,7 @@ class TrainingBatches:
         loader = Fetched(
             _Samples(self),
             workers=self.workers,
-            item_bytes=share * sample_bytes(self.records, self.recipe),
+            item_bytes=share * self.image_bytes(),
             batch_sampler=_Shares(self, start_step),
             collate_fn=list,
         )
@@ -110,21 +118,22 @@ class TrainingBatches:
         choice = int(torch.randint(len(self.recipe.train_sizes), (), generator=random))
         mirrored = self.recipe.flip and bool(torch.rand((), generator=random) < 0.5)
         size = {"short": self.recipe.train_sizes[choice], "most": self.recipe.max_size}
-        record, image, broken = self._readable(position, size)
+        record, image, broken = self._readable(position, lambda record: load(record, **size))
         target = truth(record, image.shape[-2:], masks=self.recipe.masks)
         if mirrored:
             image, target = mirror(image, target)
         return image, {**target, "boxes": target["boxes"].float()}, broken
 
     def _readable(
-        self, position: int, size: dict[str, int]
-    ) -> tuple[ImageRecord, Tensor, list[BrokenImage]]:
+        self, position: int, read: Callable[[ImageRecord], Any]
+    ) -> tuple[ImageRecord, Any, list[BrokenImage]]:
+        """The image at a position, or after it, that can be read, and what `read` makes of it."""
         epoch, place = divmod(position, len(self.records))
         order = self._order(epoch)
         broken: list[BrokenImage] = []
         for index in [*order[place:], *order[:place]][:_TRIES]:
             try:
-                return self.records[index], load(self.records[index], **size), broken
+                return self.records[index], read(self.records[index]), broken
             except UnknownRange:
                 raise
             except BrokenImage as error:

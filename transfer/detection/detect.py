@@ -21,6 +21,7 @@ from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
 from visrep.data import identity
 from visrep.data.detection import DetectionDataset, readiness
+from visrep.data.semantic import readiness as semantic
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
 from visrep.nn.resnet import ResNet
@@ -142,7 +143,10 @@ def _measure_kept(cfg: DictConfig) -> None:
     test = _part(cfg, "test", masks=masks)
     if test is None:
         raise ConfigError("a detector is measured on detection.test: choose data that have it")
-    test = readiness.measurable(test, masks=masks, max_broken=float(cfg.max_broken))
+    if file.recipe["outputs"] == "semantic":
+        test = semantic.measurable(test, file.classes, max_broken=float(cfg.max_broken))
+    else:
+        test = readiness.measurable(test, masks=masks, max_broken=float(cfg.max_broken))
     if set(test.classes) <= set(file.classes):
         test = readiness.reindexed(test, file.classes)
     detector = loaded(file, engine, run)
@@ -169,6 +173,10 @@ def loaded(file: DetectorFile, engine: str, run: Run) -> Any:
 
 
 def _announce(run: Run, dataset: DetectionDataset) -> None:
+    if any(record.labels is not None for record in dataset.records):
+        classes = len(dataset.classes)
+        run.log.info("%s: %d images, %d classes", dataset.name, len(dataset.records), classes)
+        return
     run.log.info(
         "%s: %d images, %d boxes, %d problems reported",
         dataset.name,
@@ -240,6 +248,8 @@ def read_data(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
     train, test = (_part(cfg, name, masks=masks) for name in ("train", "test"))
     if train is None or test is None:
         raise ConfigError("detection needs data to train and to test on: choose both")
+    if cfg.outputs == "semantic":
+        return semantic.ready(train, test, max_broken=float(cfg.max_broken))
     return readiness.ready(
         train,
         test,

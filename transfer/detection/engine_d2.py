@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from visrep import dist, signals
-from visrep.d2 import heads
+from visrep.d2 import heads, semantic
 from visrep.d2 import opts as own
 from visrep.d2.backbone import add_visrep_config
 from visrep.d2.data import dataset_dict, mapper, register
@@ -22,7 +22,7 @@ from visrep.d2.log import diverged, logged_to
 from visrep.d2.recipe import DetectionRecipe
 from visrep.d2.settings import detection_settings, merge, norm_name
 from visrep.d2.weights import place
-from visrep.data.detection import DetectionDataset, trainable
+from visrep.data.detection import DetectionDataset, ImageRecord, trainable
 from visrep.data.preprocess import Preprocess
 from visrep.engine import parallel, snapshot
 from visrep.engine.precise_bn import reestimate
@@ -63,6 +63,13 @@ class Detector:
             read = mapper(self.config, training=False)
             return prediction.each(dataset, lambda r: self._prediction(read(dataset_dict(r))))
 
+    @torch.no_grad()
+    def segment(self, record: ImageRecord) -> Tensor:
+        """The class of each pixel of an image in its own size, uint8 H x W (outputs=semantic)."""
+        with logged_to(self.out):
+            image = mapper(self.config, training=False)(dataset_dict(record))
+            return self.model([image])[0]["sem_seg"].argmax(dim=0).to(torch.uint8).cpu()
+
     def _prediction(self, image: dict[str, Any]) -> Prediction:
         found = self.model([image])[0]["instances"].to("cpu")
         return Prediction(
@@ -99,7 +106,8 @@ def train(
     from detectron2.modeling import build_model
     from detectron2.solver import build_lr_scheduler
 
-    trainable(dataset, masks=recipe.masks)
+    if recipe.outputs != "semantic":
+        trainable(dataset, masks=recipe.masks)
     cfg, read = own.watched(
         configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
     )
@@ -240,7 +248,9 @@ def configure(
         "SEED": run.seed,
     }
     merge(nested, ours)
-    if "VISREP" in nested["MODEL"]:
+    if recipe.outputs == "semantic":
+        merge(nested, {"MODEL": {"SEM_SEG_HEAD": {"NUM_CLASSES": len(dataset.classes)}}})
+    if "VISREP" in nested["MODEL"] or semantic.needs_own_keys(nested):
         add_visrep_config(cfg)
     heads.register()
     try:

@@ -23,13 +23,15 @@ from visrep.nn.resnet import ResNet
 from visrep.transfer.detection import detector_file
 from visrep.transfer.detection.batches import TrainingBatches
 from visrep.transfer.detection.detector_file import DetectorFile
+from visrep.transfer.detection.label_batches import LabelBatches
 from visrep.transfer.detection.tv_detector import Detector
+from visrep.transfer.detection.tv_segmenter import Segmenter
 
 
 class DetectionTask(Task):
     """What the trainer trains: the detector, whose sampling follows the step's seed."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector | Segmenter) -> None:
         super().__init__()
         self.detector = detector
 
@@ -55,9 +57,10 @@ def train(
     precision: str,
     snapshot_every: int,
     log_every: int,
-) -> Detector:
+) -> Detector | Segmenter:
     """Train a detector on `dataset` with the one training loop; it comes back in eval mode."""
-    detector = Detector(
+    semantic = recipe.outputs == "semantic"
+    detector = (Segmenter if semantic else Detector)(
         encoder=encoder,
         classes=len(dataset.classes),
         recipe=recipe,
@@ -67,7 +70,8 @@ def train(
     if dist.world_size() > 1:
         set_batchnorm(detector, mode="sync")
     task = DetectionTask(detector)
-    batches = TrainingBatches(dataset, recipe=recipe, seed=run.seed, workers=workers)
+    source = LabelBatches if semantic else TrainingBatches
+    batches = source(dataset, recipe=recipe, seed=run.seed, workers=workers)
     groups = optim.parameter_groups(
         task, lr=recipe.lr, weight_decay=recipe.weight_decay, exclude=["norm"]
     )
@@ -94,7 +98,7 @@ def train(
     return detector.eval()
 
 
-def load(file: DetectorFile, device: torch.device) -> Detector:
+def load(file: DetectorFile, device: torch.device) -> Detector | Segmenter:
     """The detector of a file of this engine, in eval mode.
 
     Raises:
@@ -105,12 +109,13 @@ def load(file: DetectorFile, device: torch.device) -> Detector:
     return detector.to(device).eval()
 
 
-def empty(file: DetectorFile) -> Detector:
+def empty(file: DetectorFile) -> Detector | Segmenter:
     """The net that `file` names, without its tensors."""
-    return Detector(
+    recipe = DetectionRecipe(**file.recipe)
+    return (Segmenter if recipe.outputs == "semantic" else Detector)(
         encoder=ResNet(**file.backbone),
         classes=len(file.classes),
-        recipe=DetectionRecipe(**file.recipe),
+        recipe=recipe,
         preprocess=Preprocess.from_dict(file.preprocess),
         seed=0,
     )

@@ -161,7 +161,7 @@ class _C4(nn.Module):
         return OrderedDict(layer3=self.encoder.feature_maps(x)[2])
 
 
-class _Pyramid(nn.Module):
+class Pyramid(nn.Module):
     """Features of layer `first` to layer4, merged from coarse to fine, and one coarser map."""
 
     def __init__(self, encoder: ResNet, recipe: DetectionRecipe) -> None:
@@ -182,7 +182,7 @@ class _Pyramid(nn.Module):
         return self.fpn(OrderedDict(zip(self.names, maps, strict=True)))
 
 
-Parts = tuple[_C4 | _Pyramid, RegionHeads]
+Parts = tuple[_C4 | Pyramid, RegionHeads]
 
 
 def _c4(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
@@ -200,7 +200,7 @@ def _c4(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
 
 
 def _fpn(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
-    backbone = _Pyramid(encoder, recipe)
+    backbone = Pyramid(encoder, recipe)
     strides = encoder.strides[recipe.fpn_first - 1 :]
     pool = AlignedRoIAlign(maps=backbone.names, strides=strides, output_size=recipe.box_pool)
     head = TwoMLPHead(recipe.fpn_channels * recipe.box_pool**2, recipe.box_width)

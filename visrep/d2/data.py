@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from visrep.d2 import semantic
 from visrep.data.detection import DetectionDataset, ImageRecord
 
 
@@ -26,6 +27,8 @@ def register(dataset: DetectionDataset) -> str:
 
 def dataset_dict(record: ImageRecord) -> dict[str, Any]:
     """An image in Detectron2's format."""
+    if record.labels is not None:
+        return semantic.entry_of(record)
     from detectron2.structures import BoxMode
 
     annotations = []
@@ -62,6 +65,8 @@ def mapper(cfg: Any, *, training: bool) -> Any:
     from detectron2.data.transforms import AugInput
 
     given = DatasetMapper.from_config(cfg, is_train=training)["augmentations"]
+    if cfg.MODEL.META_ARCHITECTURE == semantic.ARCHITECTURE:
+        return semantic.mapper(cfg, _leaving_a_pixel(given), training=training)
     original = DatasetMapper(cfg, is_train=training, augmentations=_leaving_a_pixel(given))
 
     def read(entry: dict[str, Any]) -> dict[str, Any]:

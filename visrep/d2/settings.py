@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from visrep import dist
+from visrep.d2 import semantic
 from visrep.d2.heads import EXTRA_NORM, PLAIN
 from visrep.d2.pkl import describe, native, settings
 from visrep.d2.recipe import DetectionRecipe, flat
@@ -17,8 +18,8 @@ from visrep.weights.encoder_file import EncoderFile, build
 
 def held_by_detectron2(backbone: dict[str, Any], recipe: DetectionRecipe) -> bool:
     """Whether Detectron2's own backbone and head hold this net; its C4 head has bottlenecks."""
-    if recipe.head == "c4" and backbone["depth"] in BASIC:
-        return False
+    if recipe.head in ("c4", "fcn") and backbone["depth"] in BASIC:
+        return False  # its dilated layer4 has bottlenecks, too
     return native(backbone)
 
 
@@ -94,15 +95,18 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
             "NORM": norm if recipe.fpn_norm and trained else "",
         }
         model["RPN"]["IN_FEATURES"] = levels
-        if recipe.outputs == "semantic":
-            model["META_ARCHITECTURE"] = "SemanticSegmentor"
-            model["SEM_SEG_HEAD"] = {"IN_FEATURES": levels[:-1], "COMMON_STRIDE": strides[0]}
         model["ROI_HEADS"] |= {"NAME": "StandardROIHeads", "IN_FEATURES": levels[:-1]}
         model["ROI_BOX_HEAD"] |= {
             "NAME": "FastRCNNConvFCHead",
             "NUM_FC": 2,
             "FC_DIM": recipe.box_width,
         }
+    elif recipe.head == "fcn":
+        model["RESNETS"]["OUT_FEATURES"] = ["res5"]
+        if "VISREP" in model:
+            model["VISREP"]["DILATED"] = True
+        else:
+            model["RESNETS"]["RES5_DILATION"] = 2
     else:
         model["RESNETS"]["OUT_FEATURES"] = ["res4"]
         model["ROI_HEADS"] |= {
@@ -135,6 +139,9 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
             "NUM_ITER": max(recipe.precise_bn, 1),
         },
     }
+    if recipe.outputs == "semantic":
+        levels = [f"p{int(math.log2(stride))}" for stride in strides[:-1]]
+        merge(config, semantic.settings(recipe, levels=levels, strides=strides, norm=norm))
     merge(config, recipe.detectron2)
     return config
 

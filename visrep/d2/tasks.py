@@ -15,6 +15,7 @@ from visrep.d2 import settings
 from visrep.d2.heads import EXTRA_NORM
 from visrep.d2.pkl import describe
 from visrep.d2.recipe import DetectionRecipe
+from visrep.d2.semantic import FCN_HEAD
 from visrep.errors import ConfigError
 from visrep.groups import check_name, choices, named
 from visrep.paths import config_dir
@@ -112,7 +113,11 @@ def _loading(model: Mapping[str, Any], name: str) -> list[str]:
     """How the config `name` is loaded: words, and lines of Python."""
     words: list[str] = []
     imports, code = ["import detectron2.config"], ["cfg = detectron2.config.get_cfg()"]
-    if "VISREP" in model:
+    if model.get("SEM_SEG_HEAD", {}).get("NAME") == FCN_HEAD:
+        words += ["Detectron2 has no FCN head and no random scales; visrep registers them."]
+        imports += ["from visrep.d2.backbone import add_visrep_config"]
+        code += ["add_visrep_config(cfg)  # the head, and INPUT.VISREP"]
+    elif "VISREP" in model:
         words += ["Detectron2's own ResNet cannot hold this net; visrep registers one that can."]
         imports += ["from visrep.d2.backbone import add_visrep_config"]
         code += ["add_visrep_config(cfg)  # MODEL.VISREP, and the backbone that is named below"]
