@@ -12,7 +12,7 @@ from visrep.nn.segmentation import FCNHead, PyramidHead, pixel_loss, to_pixels
 def test_fcn_head_sees_as_far_as_its_dilation():
     torch.manual_seed(0)
     head = FCNHead(4, classes=3, width=8, convs=2, dilation=6, norm=BatchNorm).eval()
-    x = torch.zeros(1, 4, 41, 41, requires_grad=True)
+    x = torch.randn(1, 4, 41, 41, requires_grad=True)
     out = head(x)
     assert out.shape == (1, 3, 41, 41)
     out[0, :, 20, 20].sum().backward()
