@@ -147,8 +147,8 @@ def _measure_kept(cfg: DictConfig) -> None:
         test = semantic.measurable(test, file.classes, max_broken=float(cfg.max_broken))
     else:
         test = readiness.measurable(test, masks=masks, max_broken=float(cfg.max_broken))
-    if set(test.classes) <= set(file.classes):
-        test = readiness.reindexed(test, file.classes)
+        if set(test.classes) <= set(file.classes):
+            test = readiness.reindexed(test, file.classes)
     detector = loaded(file, engine, run)
     run.log.info("%s: task %s, trained by %s", cfg.detector, file.recipe["task"], file.engine)
     run.log.info("engine: %s (%s)", engine, reason)

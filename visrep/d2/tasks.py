@@ -121,7 +121,7 @@ def _loading(model: Mapping[str, Any], name: str) -> list[str]:
         words += ["Detectron2's own ResNet cannot hold this net; visrep registers one that can."]
         imports += ["from visrep.d2.backbone import add_visrep_config"]
         code += ["add_visrep_config(cfg)  # MODEL.VISREP, and the backbone that is named below"]
-    head = model["ROI_HEADS"]["NAME"]
+    head = model["ROI_HEADS"].get("NAME", "")
     if head.startswith("Visrep"):
         words += [f"Detectron2 has no {head}; visrep registers it."]
         if head == EXTRA_NORM and "VISREP" not in model:
