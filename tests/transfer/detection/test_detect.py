@@ -16,7 +16,14 @@ from visrep.data.images import BrokenImages
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
-from visrep.transfer.detection import detect, detector_file, engine_d2, engine_tv, prediction
+from visrep.transfer.detection import (
+    detect,
+    detector_file,
+    engine_d2,
+    engine_tv,
+    measuring,
+    prediction,
+)
 from visrep.weights import save_encoder
 
 SMALL = [
