@@ -52,6 +52,9 @@ def of_detection(dataset: DetectionDataset) -> dict[str, Any]:
 
     def content(record: Any) -> str:
         boxes = zlib.crc32(repr((record.height, record.width, record.boxes)).encode())
+        points = [box.keypoints for box in record.boxes]
+        if any(points):
+            boxes = zlib.crc32(repr(points).encode(), boxes)
         return f"{_bytes(Path(record.file))} {boxes:08x}"
 
     images = ((record.id, content(record)) for record in dataset.records)
