@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,20 @@ class Keypoints:
     sigmas: tuple[float, ...]
     sigmas_of: str
 
+    @classmethod
+    def from_dict(cls, stated: Mapping[str, Any]) -> "Keypoints | None":
+        """What `dataclasses.asdict` made of one, as json keeps it; None of nothing."""
+        if not stated:
+            return None
+        partners = stated["partners"]
+        return cls(
+            names=tuple(stated["names"]),
+            partners=None if partners is None else tuple(partners),
+            skeleton=tuple((a, b) for a, b in stated["skeleton"]),
+            sigmas=tuple(stated["sigmas"]),
+            sigmas_of=stated["sigmas_of"],
+        )
+
 
 @dataclass
 class DetectionDataset:
@@ -129,6 +144,11 @@ class DetectionDataset:
     ignored: dict[str, int] = field(default_factory=dict)
     broken: BrokenImages = field(default_factory=lambda: BrokenImages(0.0, 0), compare=False)
     keypoints: Keypoints | None = None
+
+    @property
+    def keypoint_count(self) -> int:
+        """K, the number of keypoints of an object; 0 without any."""
+        return 0 if self.keypoints is None else len(self.keypoints.names)
 
     def __post_init__(self) -> None:
         self.broken.total = self.broken.total or len(self.records)
