@@ -59,8 +59,13 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
     strides = recipe.strides(backbone_strides)
     model["BACKBONE"]["FREEZE_AT"] = recipe.freeze_at
     model["MASK_ON"] = recipe.masks
-    if recipe.outputs == "keypoints":
+    if recipe.keypoints:
         model["KEYPOINT_ON"] = True
+        model["ROI_KEYPOINT_HEAD"] = {
+            "NAME": "KRCNNConvDeconvUpsampleHead",
+            "CONV_DIMS": [recipe.keypoint_width] * 8,
+            "POOLER_RESOLUTION": 14,
+        }
     model["ANCHOR_GENERATOR"] = {
         "SIZES": recipe.anchors(backbone_strides),
         "ASPECT_RATIOS": [list(recipe.anchor_ratios)],
@@ -78,6 +83,8 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
         "NMS_THRESH_TEST": recipe.nms_threshold,
     }
     model["ROI_BOX_HEAD"] = {"POOLER_RESOLUTION": recipe.box_pool}
+    if recipe.box_beta:
+        model["ROI_BOX_HEAD"]["SMOOTH_L1_BETA"] = recipe.box_beta
     model["ROI_MASK_HEAD"] = {
         "NAME": "MaskRCNNConvUpsampleHead",
         "CONV_DIM": recipe.mask_width,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from visrep.d2.config_text import OURS
 from visrep.d2.lint.config import Config
 from visrep.d2.lint.finding import FATAL, NOTE, WARNING, Finding, lines
 from visrep.d2.lint.known import classes_of, family, lengths_on, tasks
@@ -26,7 +27,6 @@ for _year in (2007, 2012):
     for _split in ("train", "val", "test"):
         PARTS[f"voc_{_year}_{_split}"] = f"{_year}{_split}"
     PARTS[f"voc_{_year}_trainval"] = f"{_year}train {_year}val"
-OURS = "visrep/"  # before the names of data that visrep registers, which it has looked at itself
 RATE = 0.02 / 16  # per image of the batch, of Detectron2's R-CNNs; half of it for RetinaNet
 
 
