@@ -87,7 +87,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
     recipe = DetectionRecipe.read({str(key): value for key, value in config.items()})
     engine, reason = choose_engine(cfg.engine)
     refuse(recipe, engine, opts=config["d2_opts"])
-    run = open_run(cfg)
+    run = open_run(cfg, fixed_shapes=False)
     run.log.info("task %s: %s", recipe.task, recipe.about)
     run.log.info("engine: %s (%s)", engine, reason)
     # Training is over where its detector is kept, whatever was cut short after it.
@@ -139,9 +139,14 @@ def _train_and_measure(cfg: DictConfig) -> None:
             tensors=detector.state(),
         )
         if engine == "detectron2":
-            about: dict[str, Any] = {"recipe": recipe, "backbone": encoder.spec}
             file.config = whole_config.text(
-                cfg, detector.config.dump(), **about, train=train, test=test
+                detector.config.dump(),
+                out=run.out,
+                nodes=config["detection"],
+                recipe=recipe,
+                backbone=encoder.spec,
+                train=train,
+                test=test,
             )
         if dist.is_main():
             run.log.info("wrote %s", detector_file.save(run.out, file))
@@ -167,8 +172,7 @@ def also_shown(cfg: DictConfig) -> str:
         train, test = _classes_of_both(cfg)
     except UserError as error:
         return f"# Detectron2's config hangs on the weights and data: {error}\n"
-    with torch.device("meta"):
-        encoder = ResNet(**with_stem_stride(named.backbone, cfg.stem_stride))
+    encoder = ResNet(**with_stem_stride(named.backbone, cfg.stem_stride))  # no tensor is needed
     cuda = torch.cuda.is_available() and cfg.device in ("auto", "cuda")
     device = torch.device("cuda" if cuda else "cpu")
     run = Run(Path(cfg.out), device, seed=int(cfg.seed), config=config, command="")
@@ -181,8 +185,15 @@ def also_shown(cfg: DictConfig) -> str:
         workers=int(cfg.workers),
         opts=config["d2_opts"],
     )
-    about: dict[str, Any] = {"recipe": recipe, "backbone": encoder.spec}
-    whole = whole_config.text(cfg, made.dump(), **about, train=train, test=test)
+    whole = whole_config.text(
+        made.dump(),
+        out=cfg.out,
+        nodes=config["detection"],
+        recipe=recipe,
+        backbone=encoder.spec,
+        train=train,
+        test=test,
+    )
     return f"---\n# Detectron2's config of this run, complete, on {device.type}\n#\n{whole}"
 
 
@@ -192,7 +203,7 @@ def _measure_kept(cfg: DictConfig) -> None:
     if out in (kept, *kept.parents):
         raise ConfigError(f"the detector is in out={cfg.out}: choose another out= to measure into")
     engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
-    run = open_run(cfg)
+    run = open_run(cfg, fixed_shapes=False)
     outputs = str(file.recipe["outputs"])
     test = _part(cfg, "test", outputs=outputs)
     if test is None:
@@ -274,6 +285,8 @@ def refuse(recipe: DetectionRecipe, engine: str, *, opts: Any = ()) -> None:
             f"({', '.join(recipe.beyond)}): use engine=detectron2, or detectron2=null to leave "
             "them out"
         )
+    if engine == "torchvision" and recipe.norm == "naiveSyncBN":
+        raise ConfigError("norm=naiveSyncBN is Detectron2's: use norm=BN, which is shared as well")
     if engine == "torchvision" and opts:
         raise ConfigError("d2_opts are settings of Detectron2: use engine=detectron2")
     d2_opts.check(opts, recipe)

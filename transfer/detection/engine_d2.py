@@ -20,7 +20,7 @@ from visrep.d2.data import dataset_dict, mapper, register
 from visrep.d2.loader import TrainingLoader
 from visrep.d2.log import diverged, logged_to
 from visrep.d2.recipe import DetectionRecipe
-from visrep.d2.settings import detection_settings, merge, norm_name
+from visrep.d2.settings import detection_settings, merge, norm_in_words, norm_name
 from visrep.d2.verify import place_verified
 from visrep.data.detection import DetectionDataset, Keypoints, trainable
 from visrep.data.preprocess import Preprocess
@@ -114,6 +114,7 @@ def train(
     with logged_to(run.out), diverged():
         _seed(run, "weights")
         model = build_model(cfg)
+        run.log.info("norm: %s", norm_in_words(cfg.MODEL.RESNETS.NORM))
         for line in place_verified(model, cfg, encoder, preprocess):
             run.log.info("%s", line)
         optimizer = _optimizer(cfg, model)
@@ -239,7 +240,7 @@ def configure(
     file = EncoderFile(
         backbone=encoder.spec, preprocess=preprocess.to_dict(), tensors=encoder.state_dict()
     )
-    nested = detection_settings(file, recipe, norm=norm_name(run.device))
+    nested = detection_settings(file, recipe, norm=norm_name(recipe.norm, run.device))
     ours = {
         "MODEL": {"DEVICE": str(run.device), "ROI_HEADS": {"NUM_CLASSES": len(dataset.classes)}},
         "INPUT": {"MASK_FORMAT": "bitmask"},

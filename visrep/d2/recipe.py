@@ -18,7 +18,7 @@ from visrep.errors import ConfigError
 
 OUTPUTS = ("boxes", "masks", "keypoints", "semantic")
 HEADS = ("c4", "fpn")
-NORMS = ("BN", "FrozenBN")
+NORMS = ("BN", "SyncBN", "naiveSyncBN", "FrozenBN")
 # Where Detectron2's config names the data and their classes; `visrep detect` has its own.
 _KEYPOINTS = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"
 DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.ROI_HEADS.NUM_CLASSES", _KEYPOINTS)
@@ -34,7 +34,8 @@ class DetectionRecipe:
         about: what it is, in a line.
         outputs: boxes, masks (with boxes), keypoints (with boxes) or semantic (a class per pixel).
         head: c4 (region features from layer3, layer4 as the head) or fpn.
-        norm: of backbone, pyramid and C4 head: BN (trained, with the statistics of all processes)
+        norm: of backbone, pyramid and C4 head: BN (trained, with the statistics of all processes,
+            by what the machine can do), SyncBN or naiveSyncBN (the same, by that way and no other),
             or FrozenBN (statistics and scales stay the encoder's).
         freeze_at: parts that do not train and whose norms are frozen: 1 the stem, 2 also layer1,
             ..., 5 all.

@@ -293,7 +293,7 @@ def test_engine_auto_says_what_it_takes_and_why(monkeypatch):
     ("override", "message"),
     [
         ("outputs=stuff", "outputs=stuff: choose boxes or masks or keypoints or semantic"),
-        ("norm=GN", "norm=GN: choose BN or FrozenBN"),
+        ("norm=GN", "norm=GN: choose BN or SyncBN or naiveSyncBN or FrozenBN"),
         ("freeze_at=5", "freeze_at=5: 0 to 4 with head=c4"),
         ("head=dc5", "head=dc5: choose c4 or fpn"),
         ("iterations=0", "iterations=0"),
