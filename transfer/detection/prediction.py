@@ -123,7 +123,7 @@ def load(path: str | Path) -> dict[str, Prediction]:
             )
             for image in content["images"]
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a file of predictions ({error}); run detect again") from error
 
 
