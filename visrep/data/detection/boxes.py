@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -45,9 +45,23 @@ class Box:
     keypoints: tuple[float, ...] | None = field(default=None, repr=False)
 
 
+class PixelLabels(Protocol):
+    """The class of each pixel of an image, for semantic segmentation: `visrep.data.semantic`."""
+
+    def read(self, height: int, width: int) -> Tensor:
+        """uint8 H x W: indices into the data set's classes, 255 where there is none."""
+
+    def check(self, height: int, width: int) -> None:
+        """Raise what `read` would, as far as can be told without the pixels."""
+
+    def content(self) -> str:
+        """What a change of the labels changes."""
+
+
 @dataclass
 class ImageRecord:
-    """One image: its file, its name in predictions and evaluations, its size and objects.
+    """One image: its file, its name in predictions and evaluations, its size and objects, or the
+    classes of its pixels (`labels`).
 
     `broken` says why the file cannot be read, where the reader had to look into it for its size;
     the size is 0 then, and there are no boxes.
@@ -60,6 +74,7 @@ class ImageRecord:
     boxes: list[Box] = field(default_factory=list)
     depth: Depth = "auto"
     broken: str = ""
+    labels: PixelLabels | None = None
 
     def image(self) -> Tensor:
         """uint8 3 x H x W.

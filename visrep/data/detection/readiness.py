@@ -185,6 +185,8 @@ def _problem(record: ImageRecord) -> UserError | None:
         if record.broken:
             raise BrokenImage(record.file, record.broken)
         record.check_size(*examine(record.file, depth=record.depth))
+        if record.labels is not None:
+            record.labels.check(record.height, record.width)
     except UserError as error:
         return error
     return None
