@@ -20,8 +20,8 @@ OUTPUTS = ("boxes", "masks", "keypoints", "semantic")
 HEADS = ("c4", "fpn")
 NORMS = ("BN", "FrozenBN")
 # Where Detectron2's config names the data and their classes; `visrep detect` has its own.
-_KEYPOINTS = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"
-DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.ROI_HEADS.NUM_CLASSES", _KEYPOINTS)
+DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.ROI_HEADS.NUM_CLASSES")
+KEYPOINTS = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"  # where some are learned
 _OF_EACH_HEAD = ("anchor_sizes", "box_pool", "rpn_pre_nms", "rpn_post_nms")
 
 
@@ -184,13 +184,13 @@ class DetectionRecipe:
     @property
     def beyond(self) -> list[str]:
         """The settings that only Detectron2 knows, `DATALOADER.SAMPLER_TRAIN` and so on."""
-        return [key for key in flat(self.detectron2) if key not in DATA]
+        return [key for key in flat(self.detectron2) if key not in (*DATA, KEYPOINTS)]
 
     @property
     def unsaid(self) -> list[str]:
         """What of the data Detectron2's config does not name."""
         said = flat(self.detectron2)
-        needed = [key for key in DATA if self.keypoints or key != _KEYPOINTS]
+        needed = (*DATA, KEYPOINTS) if self.keypoints else DATA
         return [key for key in needed if key not in said]
 
     @property
