@@ -21,6 +21,7 @@ from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
 from visrep.data import identity
 from visrep.data.detection import DetectionDataset, readiness
+from visrep.data.detection import labels as labelling
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
 from visrep.nn.resnet import ResNet
@@ -90,7 +91,11 @@ def _train_and_measure(cfg: DictConfig) -> None:
     train, test = read_data(cfg)
     for dataset in (train, test):
         _announce(run, dataset)
+    every, train = train, labelling.labelled(train, cfg.labels, draw=int(cfg.draw))
+    labels = labelling.announce(every, train, cfg.labels, draw=int(cfg.draw))
     run.know_data(identity.of_detection(train))
+    if labels and dist.is_main():
+        labelling.write_list(run.out / "labels.txt", train, among=every)
     if file is not None and trained:
         run.log.info("trained already: %s", kept)
         detector = loaded(file, engine, run)
@@ -124,6 +129,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
             init=str(cfg.init),
             config=detector.config.dump() if engine == "detectron2" else "",
             opts=list(cfg.d2_opts),
+            labels=labels,
             tensors=detector.state(),
         )
         if dist.is_main():
