@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def predict_and_measure(
     prediction.save(run.out / "predictions.json", dataset=test, predictions=predictions)
     recipe = DetectionRecipe(**file.recipe)
     about = {"weights": file.encoder, "init": file.init, "detector": file.sha256}
-    measure(run, test, predictions, recipe=recipe, engine=engine, **about)
+    measure(run, test, predictions, recipe=recipe, engine=engine, labels=file.labels, **about)
 
 
 def by_name(classes: Sequence[str], dataset: DetectionDataset) -> Tensor:
@@ -70,6 +71,7 @@ def measure(
     weights: str,
     init: str,
     detector: str,
+    labels: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Compute every metric; log it, append its record, write `per_class.json`."""
     left_out = {"left_out": sorted(dataset.broken.files)} if dataset.broken.files else {}
@@ -88,6 +90,7 @@ def measure(
             iterations=recipe.iterations,
             detector=detector,
             form=form,
+            **labels,
             **left_out,
             **extra,
         )

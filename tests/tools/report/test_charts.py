@@ -29,6 +29,21 @@ def test_labels_of_near_levels_stand_on_either_side_of_them():
     assert high < low and above < high and below > low
 
 
+def test_shares_stand_by_their_logarithms_with_their_deviations():
+    points = [(1.0, 10.0), (10.0, 20.0), (100.0, 40.0)]
+    series = [charts.Series(name="a", points=points, kind="random", deviations=[0.0, 2.0, 1.0])]
+    chart = charts.chart(
+        series, title="t", y_label="AP", x_label="share", levels={}, logarithmic=True
+    )
+    ((_, [(x0, _), (x1, y1), (x2, y2)]),) = chart.curves
+    assert (x0, x2) == (charts.LEFT, charts.RIGHT) and x1 - x0 == pytest.approx(x2 - x1)
+    assert [value for _, value in chart.columns] == [1.0, 10.0, 100.0]
+    (_, at, high, low), (_, _, top, _) = chart.bars  # none where the deviation is 0
+    assert (at, high + low) == (x1, pytest.approx(2 * y1)) and high < y1 < low
+    assert charts.TOP < top < y2  # a bar stays inside
+    assert (high - low) / (y2 - y1) == pytest.approx(4 / 20)
+
+
 def test_long_curves_are_thinned_and_keep_their_end():
     chart = laid_out([(float(step), step % 7 + 1.0) for step in range(5000)])
     ((_, shown),) = chart.curves

@@ -142,6 +142,46 @@ def test_a_run_is_resumed_from_its_snapshot(weights, data, tmp_path):
 BOTH = ["torchvision", pytest.param("detectron2", marks=pytest.mark.detectron2)]
 
 
+@pytest.mark.parametrize("engine", BOTH)
+def test_few_labels_are_kept_recorded_and_read_again(weights, data, tmp_path, engine, monkeypatch):
+    few, listed = tmp_path / "few", tmp_path / "listed"
+    head = "head=fpn"
+    records = run(weights, few, f"engine={engine}", head, "labels=0.34", "draw=1", "resume=auto")
+    names = (few / "labels.txt").read_text().split()
+    by_name = {Path(r.file).name: r for r in data[0].records}
+    assert len(names) == 2 and set(names) < set(by_name)
+    boxes = sum(len(by_name[name].boxes) for name in names)
+    wanted = {"labels": 0.34, "share": 1 / 3, "draw": 1, "label_images": 2, "label_boxes": boxes}
+    assert all(wanted.items() <= record.extra.items() for record in records)
+    path = few / "labels.txt"
+    again_listed = run(weights, listed, f"engine={engine}", head, f"labels={path}")
+    assert values(again_listed) == values(records)
+    assert (listed / "labels.txt").read_text() == path.read_text()
+    losses = (few / "metrics.jsonl").read_text().splitlines()[-1]
+    run(weights, tmp_path / "all", f"engine={engine}", head)
+    every = (tmp_path / "all" / "metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(losses)["loss"] != json.loads(every)["loss"]
+    assert not (tmp_path / "all" / "labels.txt").exists()
+    monkeypatch.setattr(detect, "instantiate", lambda node: data[1])
+    kept = again(tmp_path / "again", few)
+    assert all(wanted.items() <= record.extra.items() for record in kept)
+    with pytest.raises(ConfigError, match=r"another configuration \(draw\)"):
+        run(weights, few, f"engine={engine}", head, "labels=0.34", "draw=2", "resume=auto")
+
+
+def test_a_run_from_before_there_were_labels_goes_on(weights, data, tmp_path):
+    out = tmp_path / "old"
+    first = run(weights, out, "engine=torchvision", "resume=auto")
+    config = (out / "config.yaml").read_text().splitlines()
+    old = [line for line in config if not line.startswith(("labels:", "draw:"))]
+    assert len(old) == len(config) - 2
+    (out / "config.yaml").write_text("\n".join(old))
+    assert values(run(weights, out, "engine=torchvision", "resume=auto")) == values(first)
+    (out / "config.yaml").write_text("\n".join(old))
+    with pytest.raises(ConfigError, match=r"another configuration \(labels\)"):
+        run(weights, out, "engine=torchvision", "resume=auto", "labels=0.5")
+
+
 def again(out, detector, *overrides):
     """A detector that was kept, measured on the test part."""
     given = [f"detector={detector}", "detection=scenes", f"out={out}", "threads=1", *overrides]
