@@ -68,6 +68,8 @@ class DetectionRecipe:
         score_threshold: lowest score of a detection.
         nms_threshold: overlap above which the lower-scored of two detections of a class goes.
         detections_per_image: the most kept.
+        repeat_threshold: share of the images below which a class is rare, and images with it come
+            more often (`visrep.data.detection.repeats`); 0 for none.
         detectron2: what else its config states, nested: the names of its data sets, their number of
             classes, and settings that only it knows.
 
@@ -114,6 +116,7 @@ class DetectionRecipe:
     # Detectors that were kept before there were keypoints do not state these.
     keypoint_width: int = 512
     box_beta: float = 0.0
+    repeat_threshold: float = 0.0  # detectors that were kept before it was a setting have none
 
     def __post_init__(self) -> None:
         for name, known in (("outputs", OUTPUTS), ("head", HEADS), ("norm", NORMS)):
@@ -133,6 +136,10 @@ class DetectionRecipe:
         for name in ("warmup", "precise_bn"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be 0 or more")
+        if not 0 <= self.repeat_threshold < 1:
+            raise ConfigError(
+                f"repeat_threshold={self.repeat_threshold}: a share of the images, 0 to below 1"
+            )
         if self.warmup >= self.iterations:
             raise ConfigError(
                 f"warmup={self.warmup} is not shorter than iterations={self.iterations}: lower it"

@@ -456,10 +456,10 @@ def test_what_no_engine_learns_is_refused_before_anything_runs(weights, tmp_path
 
 
 def test_what_only_detectron2_knows_is_refused_or_left_out(weights, data, tmp_path):
-    lvis = recipe_of("lvis05_fpn_1x")
-    with pytest.raises(ConfigError, match="task=lvis05_fpn_1x has settings that only Detectron2"):
-        detect.refuse(lvis, "torchvision")
-    detect.refuse(lvis, "detectron2")
+    dilated = recipe_of("voc0712_dc5")
+    with pytest.raises(ConfigError, match="task=voc0712_dc5 has settings that only Detectron2"):
+        detect.refuse(dilated, "torchvision")
+    detect.refuse(dilated, "detectron2")
     assert run(weights, tmp_path / "b", "engine=torchvision", "detectron2=null")
     dilated = [f"weights={weights}", f"out={tmp_path / 'c'}", "task=voc0712_dc5"]
     with pytest.raises(ConfigError, match="MODEL.RESNETS.RES5_DILATION"):
