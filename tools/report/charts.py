@@ -1,11 +1,11 @@
-"""The geometry of a line chart; `templates/chart.html` draws it as SVG.
+"""The geometry of line charts and histograms; `templates/chart.html` draws them as SVG.
 
 Lengths are in the chart's own units; a phone shows it at about that size in pixels.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, WIDTH - 12, 12, HEIGHT - 40  # edges of the plot
@@ -32,6 +32,7 @@ class Chart:
         levels: (position, position of the label, name, value) of the dashed lines.
         curves: (kind, points) of the lines.
         key: (name, kind), each once.
+        bars: (kind, left, top, width, height).
     """
 
     title: str
@@ -41,6 +42,8 @@ class Chart:
     levels: list[tuple[float, float, str, float]]
     curves: list[tuple[str, list[Point]]]
     key: list[tuple[str, str]]
+    x_label: str = "updates"
+    bars: list[tuple[str, float, float, float, float]] = field(default_factory=list)
 
 
 def ticks(low: float, high: float, *, most: int = 5) -> list[float]:
@@ -56,7 +59,12 @@ def ticks(low: float, high: float, *, most: int = 5) -> list[float]:
 
 
 def chart(
-    series: Sequence[Series], *, title: str, y_label: str, levels: Mapping[str, float]
+    series: Sequence[Series],
+    *,
+    title: str,
+    y_label: str,
+    levels: Mapping[str, float],
+    x_label: str = "updates",
 ) -> Chart:
     """Lay out a chart of `series`, at least one; `levels` are drawn across, each with its name."""
     xs = [x for curve in series for x, _ in curve.points]
@@ -91,4 +99,43 @@ def chart(
         levels=lines,
         curves=curves,
         key=list(dict.fromkeys((curve.name, curve.kind) for curve in series)),
+        x_label=x_label,
+    )
+
+
+def histogram(
+    edges: Sequence[float], counts: Mapping[tuple[str, str], Sequence[int]], *, title: str
+) -> Chart:
+    """Lay out counts per bin, side by side for each (name, kind), on a scale of powers of ten.
+
+    `edges` are one more than the bins, rising, all bins of one width. The scale begins at half a
+    detection, so that one can be seen.
+    """
+    most = max(1, *(count for each in counts.values() for count in each))
+    top, low = math.log10(most * 1.5), math.log10(0.5)
+
+    def across(x: float) -> float:
+        return LEFT + (x - edges[0]) / (edges[-1] - edges[0]) * (RIGHT - LEFT)
+
+    def down(count: float) -> float:
+        return BOTTOM - (math.log10(count) - low) / (top - low) * (BOTTOM - TOP)
+
+    width = (across(edges[1]) - across(edges[0])) * 0.86 / len(counts)
+    bars = [
+        (kind, across(left) + place * width, down(count), width, BOTTOM - down(count))
+        for place, ((_, kind), each) in enumerate(counts.items())
+        for left, count in zip(edges, each, strict=False)
+        if count
+    ]
+    powers = [10.0**power for power in range(int(math.log10(most)) + 1)]
+    return Chart(
+        title=title,
+        y_label="detections",
+        rows=[(down(value), value) for value in powers],
+        columns=[(across(value), value) for value in ticks(edges[0], edges[-1])],
+        levels=[],
+        curves=[],
+        key=list(counts),
+        x_label="score",
+        bars=bars,
     )

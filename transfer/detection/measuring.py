@@ -17,6 +17,7 @@ from visrep.errors import ConfigError
 from visrep.files import write_text
 from visrep.transfer.detection import prediction
 from visrep.transfer.detection.detector_file import DetectorFile
+from visrep.transfer.detection.evaluation import errors
 from visrep.transfer.detection.evaluation.coco import evaluate_coco
 from visrep.transfer.detection.evaluation.voc import FORMS, evaluate_voc
 from visrep.transfer.detection.prediction import Prediction
@@ -71,7 +72,7 @@ def measure(
     init: str,
     detector: str,
 ) -> None:
-    """Compute every metric; log it, append its record, write `per_class.json`."""
+    """Compute every metric; log it, append its record, write `per_class.json` and `errors.json`."""
     left_out = {"left_out": sorted(dataset.broken.files)} if dataset.broken.files else {}
 
     def record(metric: str, value: float, form: str, **extra: Any) -> None:
@@ -105,6 +106,9 @@ def measure(
             record(f"{prefix}{metric}", value, f"COCO {kind}", backend=coco.backend)
         shown = " ".join(f"{name} {value:.2f}" for name, value in coco.numbers.items())
         run.log.info("COCO %s (%s): %s", kind, coco.backend, shown)
+        if kind == "bbox":
+            errors_found = errors.look(dataset, predictions, coco)
+            write_text(run.out / "errors.json", json.dumps(errors_found))
     table = {form: voc.per_class(form) for form in FORMS}
     write_text(run.out / "per_class.json", json.dumps(table, indent=1))
 

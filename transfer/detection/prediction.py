@@ -66,7 +66,8 @@ def save(
 
     One object: `dataset`, `classes`, and `images`, each with `id`, `file`, `height`, `width`,
     `depth` (how the file is to be read); `boxes`, `scores`, `labels` and, where there are any,
-    `masks`, sorted by falling score; and `truth`, the annotated `boxes` and `labels`.
+    `masks`, sorted by falling score; and `truth`, the annotated `boxes`, `labels`, and which are
+    `difficult` or a `crowd`.
     """
     images = []
     for record in dataset.records:
@@ -86,6 +87,8 @@ def save(
             "truth": {
                 "boxes": [list(box.xyxy) for box in record.boxes],
                 "labels": [box.category for box in record.boxes],
+                "difficult": [box.difficult for box in record.boxes],
+                "crowd": [box.crowd for box in record.boxes],
             },
         }
         if found.masks is not None:

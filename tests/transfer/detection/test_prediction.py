@@ -1,5 +1,8 @@
 """The file of predictions: exact, and refused when it is none."""
 
+import dataclasses
+import json
+
 import pytest
 import torch
 
@@ -30,6 +33,17 @@ def test_predictions_survive_the_file_exactly(tmp_path):
         assert torch.equal(found[name].scores, one.scores)
         assert torch.equal(found[name].labels, one.labels)
         assert found[name].masks == one.masks
+
+
+def test_the_truth_is_kept_with_its_flags(tmp_path):
+    data = shapes(tmp_path / "images", images=1, seed=1)
+    (box, *rest) = data.records[0].boxes
+    data.records[0].boxes = [dataclasses.replace(box, difficult=True, crowd=True), *rest]
+    none = Prediction(boxes=torch.empty(0, 4), scores=torch.empty(0), labels=torch.empty(0).long())
+    prediction.save(tmp_path / "p.json", dataset=data, predictions={"000": none})
+    truth = json.loads((tmp_path / "p.json").read_text())["images"][0]["truth"]
+    assert truth["boxes"][0] == list(box.xyxy) and truth["labels"][0] == box.category
+    assert truth["difficult"] == truth["crowd"] == [True] + [False] * len(rest)
 
 
 def test_detections_are_sorted_by_score(tmp_path):
