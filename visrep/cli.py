@@ -117,7 +117,7 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
 
     from visrep import config
     from visrep.data import workers
-    from visrep.engine import lock, parallel, run
+    from visrep.engine import lock, memory, parallel, run
     from visrep.overrides import first_of
 
     name = config_name(command)
@@ -139,8 +139,10 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
         run.set_command_line([command, *typed])
         try:
             entry.main(cfg)
-        except RuntimeError as error:  # torch's, from other processes: their end is no bug
-            line = workers.explained(error) or parallel.explained(error)
+        except MemoryError as error:
+            raise memory.explained(error) or error from error
+        except RuntimeError as error:  # torch's, of memory and other processes: no bugs
+            line = memory.explained(error) or workers.explained(error) or parallel.explained(error)
             if line is None:
                 raise
             raise line from error

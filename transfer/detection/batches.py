@@ -47,7 +47,8 @@ class TrainingBatches:
     def __init__(
         self, dataset: DetectionDataset, *, recipe: DetectionRecipe, seed: int, workers: int = 0
     ) -> None:
-        self.records = trainable(dataset, masks=recipe.masks)
+        self.records = trainable(dataset, masks=recipe.masks, keypoints=recipe.keypoints)
+        self.keypoints = dataset.keypoints if recipe.keypoints else None
         self.broken = dataset.broken
         self.recipe = recipe
         self.seed = seed
@@ -79,7 +80,8 @@ class TrainingBatches:
 
         Yields:
             images: uint8 3 x H x W each; targets: boxes n x 4 (float, pixels of that image),
-            labels n (from 1 on; 0 is the background) and, with masks, masks n x H x W (uint8);
+            labels n (from 1 on; 0 is the background), with masks n x H x W masks (uint8), with
+            keypoints n x K x 3 keypoints (x, y and flag);
             size: images; seed: the step's.
         """
         share = self.slice.stop - self.slice.start
@@ -111,10 +113,13 @@ class TrainingBatches:
         mirrored = self.recipe.flip and bool(torch.rand((), generator=random) < 0.5)
         size = {"short": self.recipe.train_sizes[choice], "most": self.recipe.max_size}
         record, image, broken = self._readable(position, size)
-        target = truth(record, image.shape[-2:], masks=self.recipe.masks)
+        count = 0 if self.keypoints is None else len(self.keypoints.names)
+        target = truth(record, image.shape[-2:], masks=self.recipe.masks, keypoints=count)
         if mirrored:
-            image, target = mirror(image, target)
-        return image, {**target, "boxes": target["boxes"].float()}, broken
+            partners = None if self.keypoints is None else self.keypoints.partners
+            image, target = mirror(image, target, partners=partners)
+        single = {k: v.float() for k, v in target.items() if v.dtype == torch.float64}
+        return image, {**target, **single}, broken
 
     def _readable(
         self, position: int, size: dict[str, int]
@@ -187,8 +192,10 @@ def resized(height: int, width: int, *, short: int, most: int) -> tuple[int, int
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def truth(record: ImageRecord, size: Sequence[int], *, masks: bool) -> dict[str, Tensor]:
-    """Boxes, labels (from 1 on) and masks of an image that was resized to `size`.
+def truth(
+    record: ImageRecord, size: Sequence[int], *, masks: bool, keypoints: int = 0
+) -> dict[str, Tensor]:
+    """Boxes, labels (from 1 on), masks and K keypoints of an image that was resized to `size`.
 
     Crowd boxes are left out; difficult ones are objects like any other, as in Detectron2. Boxes are
     float64, as it scales and mirrors them: all anchors around a box overlap it alike, and which of
@@ -207,6 +214,14 @@ def truth(record: ImageRecord, size: Sequence[int], *, masks: bool) -> dict[str,
         target["masks"] = (
             torch.stack(drawn) if drawn else torch.zeros((0, height, width), dtype=torch.uint8)
         )
+    if keypoints:
+        unlabelled = [0.0] * (3 * keypoints)
+        rows = [list(box.keypoints or unlabelled) for box in kept]
+        points = torch.tensor(rows, dtype=torch.float64).reshape(-1, keypoints, 3)
+        points[..., :2] *= scale[:2]
+        inside = ((points[..., :2] >= 0) & (points[..., :2] <= limit[:2])).all(dim=-1)
+        points[~inside | (points[..., 2] == 0)] = 0
+        target["keypoints"] = points
     # What resizing made empty cannot be an object, nor can what has no pixel left.
     solid = ((boxes[:, 2:] - boxes[:, :2]) > 1e-5).all(dim=1)
     if masks:
@@ -214,14 +229,25 @@ def truth(record: ImageRecord, size: Sequence[int], *, masks: bool) -> dict[str,
     return {name: value[solid] for name, value in target.items()}
 
 
-def mirror(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Image, boxes and masks with left and right exchanged."""
+def mirror(
+    image: Tensor, target: dict[str, Tensor], *, partners: Sequence[int] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Image, boxes, masks and keypoints with left and right exchanged.
+
+    partners: which keypoint each of them is in a mirror.
+    """
     width = image.shape[-1]
     boxes = target["boxes"].clone()
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
     mirrored = {**target, "boxes": boxes}
     if "masks" in target:
         mirrored["masks"] = target["masks"].flip(-1)
+    if "keypoints" in target:
+        assert partners is not None
+        points = target["keypoints"][:, list(partners)]
+        labelled = points[..., 2] > 0
+        points[..., 0] = torch.where(labelled, width - points[..., 0], points[..., 0])
+        mirrored["keypoints"] = points
     return image.flip(-1), mirrored
 
 

@@ -8,6 +8,7 @@ comparable; every record names its engine and the form of its metric.
 """
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
 from visrep.data import identity
 from visrep.data.detection import DetectionDataset, readiness
+from visrep.data.detection.keypoints import check_mirror, check_same
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError
 from visrep.nn.resnet import ResNet
@@ -124,6 +126,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
             init=str(cfg.init),
             config=detector.config.dump() if engine == "detectron2" else "",
             opts=list(cfg.d2_opts),
+            keypoints=asdict(train.keypoints) if recipe.keypoints and train.keypoints else {},
             tensors=detector.state(),
         )
         if dist.is_main():
@@ -138,11 +141,18 @@ def _measure_kept(cfg: DictConfig) -> None:
         raise ConfigError(f"the detector is in out={cfg.out}: choose another out= to measure into")
     engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
     run = open_run(cfg)
-    masks = file.recipe["outputs"] == "masks"
-    test = _part(cfg, "test", masks=masks)
+    outputs = str(file.recipe["outputs"])
+    test = _part(cfg, "test", outputs=outputs)
     if test is None:
         raise ConfigError("a detector is measured on detection.test: choose data that have it")
-    test = readiness.measurable(test, masks=masks, max_broken=float(cfg.max_broken))
+    if outputs == "keypoints":
+        check_same(test, file.keypoints["names"], "the detector")
+    test = readiness.measurable(
+        test,
+        masks=outputs == "masks",
+        max_broken=float(cfg.max_broken),
+        keypoints=outputs == "keypoints",
+    )
     if set(test.classes) <= set(file.classes):
         test = readiness.reindexed(test, file.classes)
     detector = loaded(file, engine, run)
@@ -236,21 +246,24 @@ def coarser(encoder: ResNet, stem_stride: int | None, run: Run) -> ResNet:
 
 def read_data(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
     """detection.train and detection.test, looked at before the first step; classes by name."""
-    masks = cfg.outputs == "masks"
-    train, test = (_part(cfg, name, masks=masks) for name in ("train", "test"))
+    outputs = str(cfg.outputs)
+    train, test = (_part(cfg, name, outputs=outputs) for name in ("train", "test"))
     if train is None or test is None:
         raise ConfigError("detection needs data to train and to test on: choose both")
+    if outputs == "keypoints" and cfg.flip:
+        check_mirror(train)
     return readiness.ready(
         train,
         test,
         chosen=cfg.detection.get("classes") is not None,
-        masks=masks,
+        masks=outputs == "masks",
         max_broken=float(cfg.max_broken),
+        keypoints=outputs == "keypoints",
     )
 
 
-def _part(cfg: DictConfig, name: str, *, masks: bool) -> DetectionDataset | None:
-    """detection.train or .test, without masks where none is wanted and its reader can do so."""
+def _part(cfg: DictConfig, name: str, *, outputs: str) -> DetectionDataset | None:
+    """detection.train or .test, without masks or keypoints that are not among the `outputs`."""
     node = cfg.detection[name]
-    optional = node is not None and "masks" in node
-    return instantiate(node, **({"masks": masks and node.masks} if optional else {}))
+    optional = [kind for kind in ("masks", "keypoints") if node is not None and kind in node]
+    return instantiate(node, **{kind: kind == outputs and node[kind] for kind in optional})

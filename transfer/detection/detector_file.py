@@ -38,6 +38,7 @@ class DetectorFile:
         encoder: sha256 of the encoder that it was trained from.
         init: pretrained or random, the encoder.
         config: Detectron2's config as yaml; "" for torchvision.
+        keypoints: that it finds, the fields of a `Keypoints`; {} without any.
         opts: what changed that config beyond the recipe, KEY, value, ...
         tensors: its state, without counters of batches.
         sha256: of the tensors, see `fingerprint`.
@@ -52,6 +53,7 @@ class DetectorFile:
     init: str
     config: str = ""
     opts: list[Any] = field(default_factory=list)
+    keypoints: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(repr=False)
     sha256: str = field(default="", init=False)
 

@@ -22,7 +22,7 @@ from visrep.d2.log import diverged, logged_to
 from visrep.d2.recipe import DetectionRecipe
 from visrep.d2.settings import detection_settings, merge, norm_name
 from visrep.d2.weights import place
-from visrep.data.detection import DetectionDataset, trainable
+from visrep.data.detection import DetectionDataset, Keypoints, trainable
 from visrep.data.preprocess import Preprocess
 from visrep.engine import parallel, snapshot
 from visrep.engine.precise_bn import reestimate
@@ -70,6 +70,7 @@ class Detector:
             scores=found.scores,
             labels=found.pred_classes,
             masks=to_rle(found.pred_masks) if found.has("pred_masks") else None,
+            keypoints=found.pred_keypoints if found.has("pred_keypoints") else None,
         )
 
 
@@ -99,7 +100,7 @@ def train(
     from detectron2.modeling import build_model
     from detectron2.solver import build_lr_scheduler
 
-    trainable(dataset, masks=recipe.masks)
+    trainable(dataset, masks=recipe.masks, keypoints=recipe.keypoints)
     cfg, read = own.watched(
         configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
     )
@@ -196,7 +197,12 @@ def config_of(file: DetectorFile, run: Run) -> str:
     made = configure(
         ResNet(**file.backbone),
         Preprocess.from_dict(file.preprocess),
-        DetectionDataset(name="measured", classes=file.classes, records=[], skipped=[]),
+        DetectionDataset(
+            name="measured",
+            classes=file.classes,
+            records=[],
+            keypoints=Keypoints.from_dict(file.keypoints),
+        ),
         DetectionRecipe(**file.recipe),
         run=run,
         workers=0,
@@ -240,6 +246,9 @@ def configure(
         "SEED": run.seed,
     }
     merge(nested, ours)
+    if recipe.keypoints:
+        count = {"NUM_KEYPOINTS": dataset.keypoint_count}
+        merge(nested, {"MODEL": {"ROI_KEYPOINT_HEAD": count}})
     if "VISREP" in nested["MODEL"]:
         add_visrep_config(cfg)
     heads.register()

@@ -60,6 +60,7 @@ def train(
     detector = Detector(
         encoder=encoder,
         classes=len(dataset.classes),
+        keypoints=dataset.keypoint_count,
         recipe=recipe,
         preprocess=preprocess,
         seed=run.seed,
@@ -110,6 +111,7 @@ def empty(file: DetectorFile) -> Detector:
     return Detector(
         encoder=ResNet(**file.backbone),
         classes=len(file.classes),
+        keypoints=len(file.keypoints.get("names", [])),
         recipe=DetectionRecipe(**file.recipe),
         preprocess=Preprocess.from_dict(file.preprocess),
         seed=0,

@@ -23,7 +23,7 @@ from visrep.transfer.detection.evaluation.voc import FORMS, evaluate_voc
 from visrep.transfer.detection.prediction import Prediction
 
 # What an engine can learn -> the task that its records name.
-OUTPUTS = {"boxes": "detection", "masks": "instance"}
+OUTPUTS = {"boxes": "detection", "masks": "instance", "keypoints": "keypoints"}
 
 
 def predict_and_measure(
@@ -99,11 +99,14 @@ def measure(
     for metric, value in voc.numbers().items():
         form = "VOC area" if metric.endswith("_area") else "VOC 11-point"
         record(metric, value, form, classes_without_truth=voc.without_truth)
-    kinds = {"bbox": "coco_"} | ({"segm": "mask_"} if recipe.masks else {})
+    further = {"masks": {"segm": "mask_"}, "keypoints": {"keypoints": "keypoint_"}}
+    kinds = {"bbox": "coco_"} | further.get(recipe.outputs, {})
     for kind, prefix in kinds.items():
         coco = evaluate_coco(dataset, predictions, kind=kind)
+        points = dataset.keypoints if kind == "keypoints" else None
+        sigmas = {} if points is None else {"sigmas": [points.sigmas_of, *points.sigmas]}
         for metric, value in coco.numbers.items():
-            record(f"{prefix}{metric}", value, f"COCO {kind}", backend=coco.backend)
+            record(f"{prefix}{metric}", value, f"COCO {kind}", backend=coco.backend, **sigmas)
         shown = " ".join(f"{name} {value:.2f}" for name, value in coco.numbers.items())
         run.log.info("COCO %s (%s): %s", kind, coco.backend, shown)
         if kind == "bbox":

@@ -19,13 +19,22 @@ def register(dataset: DetectionDataset) -> str:
         DatasetCatalog.remove(name)
     if name in MetadataCatalog.list():
         MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, lambda: [dataset_dict(record) for record in dataset.records])
-    MetadataCatalog.get(name).set(thing_classes=list(dataset.classes))
+    count = dataset.keypoint_count
+    DatasetCatalog.register(
+        name, lambda: [dataset_dict(record, keypoints=count) for record in dataset.records]
+    )
+    metadata = MetadataCatalog.get(name)
+    metadata.set(thing_classes=list(dataset.classes))
+    if dataset.keypoints is not None:
+        names = dataset.keypoints.names
+        partners = dataset.keypoints.partners or range(count)
+        pairs = [(names[a], names[b]) for a, b in enumerate(partners) if a < b]
+        metadata.set(keypoint_names=list(names), keypoint_flip_map=pairs)
     return name
 
 
-def dataset_dict(record: ImageRecord) -> dict[str, Any]:
-    """An image in Detectron2's format."""
+def dataset_dict(record: ImageRecord, *, keypoints: int = 0) -> dict[str, Any]:
+    """An image in Detectron2's format; all its objects have so many `keypoints`, or none."""
     from detectron2.structures import BoxMode
 
     annotations = []
@@ -38,6 +47,8 @@ def dataset_dict(record: ImageRecord) -> dict[str, Any]:
         }
         if box.mask is not None:
             annotation["segmentation"] = box.mask
+        if keypoints:
+            annotation["keypoints"] = list(box.keypoints or [0.0] * (3 * keypoints))
         annotations.append(annotation)
     return {
         "file_name": str(record.file),
@@ -61,6 +72,11 @@ def mapper(cfg: Any, *, training: bool) -> Any:
     from detectron2.data.detection_utils import convert_PIL_to_numpy
     from detectron2.data.transforms import AugInput
 
+    if not training and cfg.MODEL.KEYPOINT_ON:
+        # It would ask for the mirror partners of data that this process may not know.
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.KEYPOINT_ON = False
     given = DatasetMapper.from_config(cfg, is_train=training)["augmentations"]
     original = DatasetMapper(cfg, is_train=training, augmentations=_leaving_a_pixel(given))
 

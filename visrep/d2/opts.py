@@ -15,7 +15,7 @@ from visrep.errors import ConfigError
 
 _CLIPPING = "SOLVER.CLIP_GRADIENTS"
 _OWN = "evaluation is visrep's own: leave it out"
-_OUTPUTS = "no other outputs are learned than boxes and masks: leave it out"
+_OUTPUTS = "no other outputs are learned than boxes, masks and keypoints: leave it out"
 # A setting, or a section, and what to use instead of it.
 INSTEAD = {
     "CUDNN_BENCHMARK": "visrep chooses it: leave it out",
@@ -30,7 +30,8 @@ INSTEAD = {
     "MODEL.PANOPTIC_FPN": _OUTPUTS,
     "MODEL.RETINANET": "only R-CNNs are trained: leave it out",
     "MODEL.ROI_HEADS.NUM_CLASSES": "the data say it; choose classes by detection.classes=",
-    "MODEL.ROI_KEYPOINT_HEAD": _OUTPUTS,
+    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": "use box_beta=",
+    "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": "the data say it: leave it out",
     "MODEL.SEM_SEG_HEAD": _OUTPUTS,
     "MODEL.WEIGHTS": "use weights=",
     "OUTPUT_DIR": "use out=",

@@ -64,7 +64,8 @@ def native(backbone: dict[str, Any]) -> bool:
     """Whether Detectron2's own ResNet holds this net."""
     if backbone["stem"] != "imagenet" or backbone["sk"] or backbone["padding"] != "torch":
         return False
-    if {"shortcut", "project", "stem_relu"} & set(backbone) or backbone["depth"] not in DEPTHS:
+    beyond = {"shortcut", "project", "stem_relu", "dilated"} & set(backbone)
+    if beyond or backbone["depth"] not in DEPTHS:
         return False
     if backbone["depth"] in BASIC:  # it fixes the widths of ResNet-18 and ResNet-34
         return build(backbone).channels[0] == 64
@@ -242,6 +243,7 @@ def describe(backbone: dict[str, Any]) -> str:
     extras += [f"{backbone['shortcut']} shortcuts"] if "shortcut" in backbone else []
     extras += ["a projection in every stage"] if backbone.get("project") else []
     extras += ["the stride in the 1x1"] if backbone.get("stride_in_1x1") else []
+    extras += ["a dilated layer4"] if backbone.get("dilated") else []
     padding = {"tf": ["TF padding"], "haiku": ["haiku padding"]}
     extras += padding.get(backbone["padding"], [])
     return " ".join(parts + (["with", " and ".join(extras)] if extras else []))

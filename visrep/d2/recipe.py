@@ -20,7 +20,8 @@ OUTPUTS = ("boxes", "masks", "keypoints", "semantic")
 HEADS = ("c4", "fpn")
 NORMS = ("BN", "FrozenBN")
 # Where Detectron2's config names the data and their classes; `visrep detect` has its own.
-DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.ROI_HEADS.NUM_CLASSES")
+_KEYPOINTS = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"
+DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.ROI_HEADS.NUM_CLASSES", _KEYPOINTS)
 _OF_EACH_HEAD = ("anchor_sizes", "box_pool", "rpn_pre_nms", "rpn_post_nms")
 
 
@@ -54,6 +55,9 @@ class DetectionRecipe:
         fpn_first: first layer of the pyramid, 1 to 3; 2 leaves the finest map out.
         box_width: width of the two fully connected layers of the FPN box head.
         mask_width: width of the mask head.
+        keypoint_width: width of the eight convolutions of the keypoint head.
+        box_beta: offset of a box, in its units of the loss, below which the box loss is a square
+            and above which it is L1 (smooth L1, arXiv 1504.08083, eq. 3); 0 is plain L1.
         box_pool: side of the pooled regions.
         anchor_sizes: in strides; on C4 all sit on the one map, on FPN each on every level.
         anchor_ratios: height over width.
@@ -107,6 +111,9 @@ class DetectionRecipe:
     nms_threshold: float
     detections_per_image: int
     detectron2: Mapping[str, Any]
+    # Detectors that were kept before there were keypoints do not state these.
+    keypoint_width: int = 512
+    box_beta: float = 0.0
 
     def __post_init__(self) -> None:
         for name, known in (("outputs", OUTPUTS), ("head", HEADS), ("norm", NORMS)):
@@ -119,7 +126,8 @@ class DetectionRecipe:
         most = 4 if self.head == "c4" else 5  # on C4, layer4 is the head
         if not 0 <= self.freeze_at <= most:
             raise ConfigError(f"freeze_at={self.freeze_at}: 0 to {most} with head={self.head}")
-        for name in ("iterations", "batch_size", "test_size", "max_size", "rpn_batch", "roi_batch"):
+        counts = ("iterations", "batch_size", "test_size", "max_size", "rpn_batch", "roi_batch")
+        for name in (*counts, "keypoint_width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be 1 or more")
         for name in ("warmup", "precise_bn"):
@@ -129,6 +137,8 @@ class DetectionRecipe:
             raise ConfigError(
                 f"warmup={self.warmup} is not shorter than iterations={self.iterations}: lower it"
             )
+        if self.box_beta < 0:
+            raise ConfigError(f"box_beta={self.box_beta}: must be 0 or more")
         if self.lr <= 0:
             raise ConfigError(f"lr={self.lr}: must be above 0")
         if not all(0 < share < 1 for share in self.decay_at):
@@ -180,12 +190,18 @@ class DetectionRecipe:
     def unsaid(self) -> list[str]:
         """What of the data Detectron2's config does not name."""
         said = flat(self.detectron2)
-        return [key for key in DATA if key not in said]
+        needed = [key for key in DATA if self.keypoints or key != _KEYPOINTS]
+        return [key for key in needed if key not in said]
 
     @property
     def masks(self) -> bool:
         """Whether masks are learned and predicted."""
         return self.outputs == "masks"
+
+    @property
+    def keypoints(self) -> bool:
+        """Whether keypoints are learned and predicted."""
+        return self.outputs == "keypoints"
 
     @property
     def milestones(self) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from visrep import dist
-from visrep.d2.heads import EXTRA_NORM, PLAIN
+from visrep.d2 import heads
 from visrep.d2.pkl import describe, native, settings
 from visrep.d2.recipe import DetectionRecipe, flat
 from visrep.errors import ConfigError
@@ -53,13 +53,19 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
         raise ConfigError(f"task={recipe.task}: {cannot}")
     norm = recipe.norm if recipe.norm == "FrozenBN" else norm
     fpn, trained = recipe.head == "fpn", norm != "FrozenBN"
-    config = settings(file, norm=norm, own=held_by_detectron2(file.backbone, recipe))
+    own = held_by_detectron2(file.backbone, recipe)
+    config = settings(file, norm=norm, own=own)
     model, backbone_strides = config["MODEL"], build(file.backbone).strides
     strides = recipe.strides(backbone_strides)
     model["BACKBONE"]["FREEZE_AT"] = recipe.freeze_at
     model["MASK_ON"] = recipe.masks
-    if recipe.outputs == "keypoints":
+    if recipe.keypoints:
         model["KEYPOINT_ON"] = True
+        model["ROI_KEYPOINT_HEAD"] = {
+            "NAME": "KRCNNConvDeconvUpsampleHead",
+            "CONV_DIMS": [recipe.keypoint_width] * 8,
+            "POOLER_RESOLUTION": 14,
+        }
     model["ANCHOR_GENERATOR"] = {
         "SIZES": recipe.anchors(backbone_strides),
         "ASPECT_RATIOS": [list(recipe.anchor_ratios)],
@@ -77,6 +83,8 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
         "NMS_THRESH_TEST": recipe.nms_threshold,
     }
     model["ROI_BOX_HEAD"] = {"POOLER_RESOLUTION": recipe.box_pool}
+    if recipe.box_beta:
+        model["ROI_BOX_HEAD"]["SMOOTH_L1_BETA"] = recipe.box_beta
     model["ROI_MASK_HEAD"] = {
         "NAME": "MaskRCNNConvUpsampleHead",
         "CONV_DIM": recipe.mask_width,
@@ -106,7 +114,7 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
     else:
         model["RESNETS"]["OUT_FEATURES"] = ["res4"]
         model["ROI_HEADS"] |= {
-            "NAME": EXTRA_NORM if recipe.extra_norm else PLAIN,
+            "NAME": heads.name_of(extra_norm=recipe.extra_norm, own=own),
             "IN_FEATURES": ["res4"],
         }
         model["RPN"]["IN_FEATURES"] = ["res4"]

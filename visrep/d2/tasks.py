@@ -11,8 +11,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from visrep.d2 import settings
-from visrep.d2.heads import EXTRA_NORM
+from visrep.d2 import heads, settings
 from visrep.d2.pkl import describe
 from visrep.d2.recipe import DetectionRecipe
 from visrep.errors import ConfigError
@@ -117,10 +116,13 @@ def _loading(model: Mapping[str, Any], name: str) -> list[str]:
         imports += ["from visrep.d2.backbone import add_visrep_config"]
         code += ["add_visrep_config(cfg)  # MODEL.VISREP, and the backbone that is named below"]
     head = model["ROI_HEADS"]["NAME"]
-    if head.startswith("Visrep"):
-        words += [f"Detectron2 has no {head}; visrep registers it."]
-        if head == EXTRA_NORM and "VISREP" not in model:
-            words += ["MoCo's train_net.py has the same head under the name Res5ROIHeadsExtraNorm."]
+    if head in (heads.EXTRA_NORM, *heads.OF_VISREP):
+        whose = (
+            "MoCo's train_net.py and visrep register it"
+            if head == heads.EXTRA_NORM
+            else ("visrep registers it")
+        )
+        words += [f"Detectron2 has no {head}; {whose}."]
         imports += ["from visrep.d2 import heads"]
         code += ["heads.register()"]
     code += [f"cfg.merge_from_file({name!r})"]

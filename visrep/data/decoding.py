@@ -23,6 +23,9 @@ _OTHER_BYTE = {
     "LA;16B": "RGBA",
 }
 
+# Grey of fewer bits comes from Pillow stretched to 255, by these factors.
+_STRETCHED = {"L;4": 17, "L;2": 85}
+
 # How EXIF says that an H x W (x 3) array is to be turned.
 _TURNS = {
     2: lambda pixels: pixels[:, ::-1],
@@ -78,6 +81,35 @@ def header(path: str | Path) -> tuple[int, int, int]:
         turned = orientation in ON_ITS_SIDE and image.format not in _TURNED_BY_PILLOW
         height, width = (image.width, image.height) if turned else (image.height, image.width)
     return height, width, orientation
+
+
+def decode_ids(path: str | Path) -> np.ndarray | None:
+    """The numbers in a grey or palette file, H x W, turned as EXIF says; None for colours.
+
+    Of a palette these are the indices, of fewer than 8 bits the numbers as they are in the file.
+
+    Raises:
+        one of `ERRORS`: the file cannot be read; `reason` says why.
+    """
+    with _open(path) as image:
+        if not _holds_ids(image):
+            return None
+        stretched = _STRETCHED.get(_raw_mode(image.tile[0] if image.tile else None), 1)
+        turn = None if image.format in _TURNED_BY_PILLOW else _TURNS.get(_orientation(image))
+        ids = np.asarray(image) // stretched if stretched > 1 else np.asarray(image)
+    ids = ids.astype(np.int64)
+    return turn(ids) if turn else ids
+
+
+def header_of_ids(path: str | Path) -> tuple[int, int, bool]:
+    """Height and width of what `decode_ids` gives, and whether it gives ids; raises as it does."""
+    height, width, _ = header(path)
+    with _open(path) as image:
+        return height, width, _holds_ids(image)
+
+
+def _holds_ids(image: ImageFile.ImageFile) -> bool:
+    return image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16")
 
 
 def reason(error: BaseException) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from visrep.data.dataset import ImageDataset
-from visrep.data.detection import DetectionDataset
+from visrep.data.detection import DetectionDataset, ImageRecord
 
 LISTED = 100_000  # images up to which a record lists them
 SHOWN = 3  # names in a message
@@ -48,11 +48,16 @@ def of_images(
 
 
 def of_detection(dataset: DetectionDataset) -> dict[str, Any]:
-    """The record of images with boxes."""
+    """The record of images with boxes, or with a class for each pixel."""
 
-    def content(record: Any) -> str:
-        boxes = zlib.crc32(repr((record.height, record.width, record.boxes)).encode())
-        return f"{_bytes(Path(record.file))} {boxes:08x}"
+    def content(record: ImageRecord) -> str:
+        known: tuple[object, ...] = (record.height, record.width, record.boxes)
+        if record.labels is not None:
+            known = (*known, record.labels.content())
+        points = [box.keypoints for box in record.boxes]
+        if any(point is not None for point in points):
+            known = (*known, points)
+        return f"{_bytes(Path(record.file))} {zlib.crc32(repr(known).encode()):08x}"
 
     images = ((record.id, content(record)) for record in dataset.records)
     return _record(dataset.classes, "bytes", images)

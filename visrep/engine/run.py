@@ -231,6 +231,8 @@ def _claim(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
         raise UserError(
             f"out={out}: {error.strerror or error}; choose a folder that can be written to"
         ) from error
+    if filled:
+        _require_whole(out)
     return continuing.begun(out) if filled else None
 
 
@@ -242,6 +244,15 @@ def _holds_something(out: Path) -> bool:
     return out.is_dir() and any(
         entry.name not in early and not files.is_temporary(entry) for entry in out.iterdir()
     )
+
+
+def _require_whole(out: Path) -> None:
+    """What a run that goes on would meet only at its end is told at its beginning."""
+    snapshots, kept = out / "snapshots", out / "results.jsonl"
+    if snapshots.exists() and not snapshots.is_dir():
+        raise UserError(f"{snapshots} is a file, where snapshots should be kept: move it away")
+    if kept.exists():
+        results.read(kept)
 
 
 def _require_run(out: Path) -> None:

@@ -7,7 +7,7 @@ kernels the state dict is torchvision's, less `fc`.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -57,6 +57,11 @@ class ResNet(nn.Module):
     over the positions inside the image, then 1x1, where the stride is 2; `simclr` a 2x2 average
     before every 1x1. None stands for `simclr` with stem=d and else for `conv`.
 
+    dilated: layer4 stays at the stride of layer3 and all of its 3x3 convolutions, the first block's
+    too, have dilation 2, as Detectron2's RES5_DILATION and the semantic segmentation of MoCo
+    (1911.05722, A.4) have it. torchvision's `replace_stride_with_dilation` leaves the first block's
+    at 1. The tensors are those of the net that is not dilated; see `dilate`.
+
     padding: `torch`, or that of the code that trained the weights. `tf` (SimCLR): the max-pool pads
     by TF's SAME rule, and the average over 2x2 positions of a stride-1 `simclr` shortcut leaves out
     those beyond the border, which `torch` counts as zeros. `haiku` (BYOL): the max-pool and every
@@ -87,6 +92,7 @@ class ResNet(nn.Module):
         project: bool = False,
         stride_in_1x1: bool = False,
         stem_relu: bool = True,
+        dilated: bool = False,
         zero_init_residual: bool = True,
     ) -> None:
         super().__init__()
@@ -99,13 +105,14 @@ class ResNet(nn.Module):
             "project": project,
             "stride_in_1x1": stride_in_1x1,
             "stem_relu": stem_relu,
+            "dilated": dilated,
         }
         self.spec |= {key: value for key, value in rare.items() if value != RARE[key]}
         _check(**{**RARE, **self.spec})
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock if depth in BASIC else Bottleneck
         widths = [int(64 * width) * 2**i for i in range(4)]
         first = STEM_STRIDES[stem]
-        self.strides = (first, 2 * first, 4 * first, 8 * first)
+        self.strides = (first, 2 * first, 4 * first, (4 if dilated else 8) * first)
         c1, c2, c3, c4 = (block.expansion * w for w in widths)
         self.channels = (c1, c2, c3, c4)
         self.out_dim = c4
@@ -125,8 +132,10 @@ class ResNet(nn.Module):
         ins, layers = widths[0], []
         for i, blocks in enumerate(BLOCKS[depth]):
             layer = []
+            if dilated and i == 3:
+                style = replace(style, dilation=2)
             for j in range(blocks):
-                stride = 2 if i > 0 and j == 0 else 1
+                stride = 2 if i > 0 and j == 0 and style.dilation == 1 else 1
                 differs = stride > 1 or ins != self.channels[i]
                 first = j == 0 and (differs or (project and i == 0))
                 layer.append(block(ins, widths[i], stride=stride, project=first, style=style))
@@ -167,6 +176,7 @@ class Style:
     groups: int
     inner: float
     stride_in_1x1: bool
+    dilation: int = 1  # of the 3x3 convolutions; only a layer of stride 1 has another
 
 
 class BasicBlock(nn.Module):
@@ -176,10 +186,11 @@ class BasicBlock(nn.Module):
 
     def __init__(self, ins: int, width: int, *, stride: int, project: bool, style: Style) -> None:
         super().__init__()
-        self.conv1 = _conv(ins, width, 3, stride=stride, padding=style.padding)
+        dilation = style.dilation
+        self.conv1 = _conv(ins, width, 3, stride=stride, dilation=dilation, padding=style.padding)
         self.bn1 = BatchNorm(width)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = _conv(width, width, 3)
+        self.conv2 = _conv(width, width, 3, dilation=dilation)
         self.bn2 = BatchNorm(width)
         self.downsample = _shortcut(ins, width, stride=stride, style=style) if project else None
 
@@ -208,9 +219,17 @@ class Bottleneck(nn.Module):
         self.conv1 = _conv(ins, inner, 1, stride=first)
         self.bn1 = BatchNorm(inner)
         if style.sk:
-            self.sk = SelectiveKernel(width, stride=stride)
+            self.sk = SelectiveKernel(width, stride=stride, dilation=style.dilation)
         else:
-            self.conv2 = _conv(inner, inner, 3, stride=second, groups=style.groups, padding=padding)
+            self.conv2 = _conv(
+                inner,
+                inner,
+                3,
+                stride=second,
+                dilation=style.dilation,
+                groups=style.groups,
+                padding=padding,
+            )
             self.bn2 = BatchNorm(inner)
         self.conv3 = _conv(inner, 4 * width, 1)
         self.bn3 = BatchNorm(4 * width)
@@ -238,10 +257,11 @@ class SelectiveKernel(nn.Module):
     squeeze; no norm and no ReLU after the mixing.
     """
 
-    def __init__(self, width: int, *, stride: int) -> None:
+    def __init__(self, width: int, *, stride: int, dilation: int = 1) -> None:
         super().__init__()
         squeezed = max(int(width * SK_RATIO), SK_FLOOR)
-        self.conv = _conv(width, 2 * width, 3, stride=stride)  # both branches, one after the other
+        # Both branches, one after the other.
+        self.conv = _conv(width, 2 * width, 3, stride=stride, dilation=dilation)
         self.bn = BatchNorm(2 * width)
         self.squeeze = _conv(width, squeezed, 1)
         self.squeeze_bn = BatchNorm(squeezed)
@@ -269,6 +289,7 @@ def _conv(
     kernel: int,
     *,
     stride: int = 1,
+    dilation: int = 1,
     groups: int = 1,
     padding: str = "torch",
 ) -> nn.Conv2d:
@@ -277,7 +298,16 @@ def _conv(
         kind = _NarrowShortcut
     elif kernel > 1 and stride > 1 and padding == "haiku":
         kind = _SameConv
-    return kind(ins, outs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
+    return kind(
+        ins,
+        outs,
+        kernel,
+        stride=stride,
+        padding=dilation * (kernel // 2),
+        dilation=dilation,
+        groups=groups,
+        bias=False,
+    )
 
 
 class _SameConv(nn.Conv2d):
@@ -339,7 +369,18 @@ RARE: dict[str, Any] = {
     "project": False,
     "stride_in_1x1": False,
     "stem_relu": True,
+    "dilated": False,
 }
+
+
+def dilate(encoder: ResNet) -> ResNet:
+    """A copy of `encoder` whose layer4 is at the stride of layer3 and dilated instead.
+
+    Same tensors, another function: `ResNet` says of `dilated` how it differs from torchvision's.
+    """
+    changed = ResNet(**{**encoder.spec, "dilated": True})
+    changed.load_state_dict(encoder.state_dict())
+    return changed.to(next(encoder.parameters()).device)
 
 
 def _check(
@@ -355,6 +396,7 @@ def _check(
     project: bool,
     stride_in_1x1: bool,
     stem_relu: bool,
+    dilated: bool,
 ) -> None:
     if depth not in BLOCKS:
         raise ConfigError(f"a ResNet of depth {depth} does not exist: choose one of {list(BLOCKS)}")

@@ -41,6 +41,7 @@ RARE_TYPES: dict[str, type | tuple[type, ...]] = {  # of the keys that most nets
     "project": bool,
     "stride_in_1x1": bool,
     "stem_relu": bool,
+    "dilated": bool,
 }
 
 

@@ -85,8 +85,9 @@ def test_the_recipe_is_for_self_supervised_weights(task):
     if "FPN" in model:
         assert model["FPN"]["NORM"] == "SyncBN"
     elif "dc5" not in task:
-        name = "VisrepRes5ROIHeads" if frozen else "VisrepRes5ROIHeadsExtraNorm"
+        name = "Res5ROIHeads" if frozen else "Res5ROIHeadsExtraNorm"
         assert model["ROI_HEADS"]["NAME"] == name
+        assert settings(task, stem="d")["MODEL"]["ROI_HEADS"]["NAME"] == f"Visrep{name}"
         assert model["RPN"]["PRE_NMS_TOPK_TEST"] == 6000
 
 

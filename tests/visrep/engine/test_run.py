@@ -211,6 +211,17 @@ def test_rests_of_a_killed_start_do_not_fill_a_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".config*"))
 
 
+@pytest.mark.parametrize("name", ["snapshots", "results.jsonl"])
+def test_what_cannot_be_kept_at_the_end_is_told_at_the_beginning(tmp_path: Path, name) -> None:
+    begun(tmp_path)
+    if name == "results.jsonl":
+        (tmp_path / name).write_text("no record\n")
+    else:
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=name):
+        begin(tmp_path, resume="auto")
+
+
 def test_a_resumed_run_records_nothing_twice(tmp_path: Path) -> None:
     about: Any = {"task": "t", "dataset": "d", "of": "it", "weights": "w"}
     begun(tmp_path)

@@ -1,4 +1,5 @@
 import copy
+import itertools
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
-from visrep.nn.resnet import ResNet, SelectiveKernel, mix_branches
+from visrep.nn.resnet import ResNet, SelectiveKernel, dilate, mix_branches
 from visrep.paths import config_dir
 
 # SimCLR v2, counted: parameters, batch-norm channels, with statistics, convolutions, batch norms
@@ -139,6 +140,8 @@ def test_equal_to_torchvision_in_training(depth: int, layout: torch.memory_forma
         {"depth": 50, "width": 0.125, "stem": "imagenet", "padding": "tf"},
         {"depth": 50, "width": 0.125, "stem": "d", "sk": True, "padding": "tf"},
         {"depth": 50, "width": 0.125, "stem": "d", "sk": True},
+        {"depth": 18, "width": 0.25, "stem": "small", "dilated": True},
+        {"depth": 50, "width": 0.125, "stem": "d", "sk": True, "padding": "tf", "dilated": True},
     ],
 )
 def test_maps_have_the_declared_strides_and_channels(
@@ -162,6 +165,35 @@ def test_spec_rebuilds_the_net() -> None:
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(again.eval()(x), net.eval()(x)) and again.spec == net.spec
     assert net.spec == {"depth": 50, "width": 0.25, "sk": True, "stem": "d", "padding": "tf"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"depth": 18, "width": 0.25},
+        {"depth": 50, "width": 0.125},
+        {"depth": 50, "width": 0.125, "stride_in_1x1": True},
+        {"depth": 50, "width": 0.25, "groups": 2, "inner": 2},
+        {"depth": 50, "width": 0.125, "stem": "imagenet", "padding": "haiku"},
+    ],
+)
+def test_a_dilated_net_is_the_same_tensors_at_the_stride_of_layer3(spec: dict[str, Any]) -> None:
+    """Each 3x3 of layer4, run on every second row and column by itself, is what dilation means."""
+    net = ResNet(**spec, zero_init_residual=False).eval()
+    wide = dilate(net).eval()
+    assert wide.strides == (4, 8, 16, 16) and wide.spec == {**net.spec, "dilated": True}
+    assert net.strides == (4, 8, 16, 32) and "dilated" not in net.spec
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(wide.state_dict()[name], tensor)
+    x = torch.randn(1, net.channels[2], 8, 10)
+    with torch.no_grad():
+        got, want = wide.layer4(x), torch.zeros(1, net.out_dim, 8, 10)
+        for module in net.layer4.modules():
+            if isinstance(module, nn.Conv2d):
+                module.stride = (1, 1)
+        for row, column in itertools.product(range(2), range(2)):
+            want[..., row::2, column::2] = net.layer4(x[..., row::2, column::2])
+    torch.testing.assert_close(got, want)
 
 
 @pytest.mark.parametrize(

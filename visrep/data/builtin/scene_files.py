@@ -31,6 +31,7 @@ from visrep.data.builtin.digits import (
 )
 from visrep.data.detection.boxes import DetectionDataset
 from visrep.data.detection.coco import read_coco
+from visrep.data.semantic.coco import drawn
 from visrep.errors import ConfigError, UserError
 from visrep.paths import cache_dir
 
@@ -144,6 +145,12 @@ def detection(split: str, root: str | Path | None = None) -> DetectionDataset:
     data = read_coco(place / f"coco_{split}.json", place / "JPEGImages", on_bad="raise")
     data.name = f"scenes/{split}"
     return data
+
+
+def semantic(split: str, root: str | Path | None = None) -> DetectionDataset:
+    """The scenes with a class for each pixel: background, or a digit. Arguments and errors are
+    `detection`'s."""
+    return drawn(detection(split, root))
 
 
 def write_scenes(root: str | Path) -> Path:

@@ -26,13 +26,22 @@ from visrep.data.builtin.digits import (
     scans,
     visible_colours,
 )
-from visrep.data.builtin.scene_files import detection, write_scenes
+from visrep.data.builtin.scene_files import detection, semantic, write_scenes
 from visrep.data.dataset import MemoryImages
 from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path
 from visrep.paths import cache_dir
 
-__all__ = ["CLASSES", "CREDITS", "Crops", "crops", "detection", "draw_crops", "write_scenes"]
+__all__ = [
+    "CLASSES",
+    "CREDITS",
+    "Crops",
+    "crops",
+    "detection",
+    "draw_crops",
+    "semantic",
+    "write_scenes",
+]
 
 log = logging.getLogger("visrep")
 

@@ -1,6 +1,12 @@
 """Detection data: PASCAL VOC with any classes, and COCO."""
 
-from visrep.data.detection.boxes import Box, DetectionDataset, ImageRecord, trainable
+from visrep.data.detection.boxes import (
+    Box,
+    DetectionDataset,
+    ImageRecord,
+    Keypoints,
+    trainable,
+)
 from visrep.data.detection.coco import read_coco
 from visrep.data.detection.voc import VOC_CLASSES, read_voc, read_voc_sets
 
@@ -9,6 +15,7 @@ __all__ = [
     "Box",
     "DetectionDataset",
     "ImageRecord",
+    "Keypoints",
     "read_coco",
     "read_voc",
     "read_voc_sets",

@@ -1,4 +1,4 @@
-"""COCO's json: boxes, masks as polygons or run-length codes."""
+"""COCO's json: boxes, masks as polygons or run-length codes, keypoints."""
 
 import json
 import logging
@@ -19,6 +19,7 @@ from visrep.data.detection.boxes import (
 )
 from visrep.data.detection.classes import choose, say_ignored
 from visrep.data.detection.fields import field, flag, identity, number, side
+from visrep.data.detection.keypoints import reader as keypoint_reader
 from visrep.data.detection.segmentation import read_mask
 from visrep.data.images import BrokenImage, image_size
 from visrep.errors import ConfigError, UserError
@@ -32,6 +33,9 @@ def read_coco(
     *,
     classes: Sequence[str] | None = None,
     masks: bool = True,
+    keypoints: bool = False,
+    keypoint_flips: Any = None,
+    keypoint_sigmas: Any = None,
     on_bad: str = "report",
     depth: Any = "auto",
 ) -> DetectionDataset:
@@ -45,6 +49,9 @@ def read_coco(
             order of their ids.
         masks: also read the segmentations (seconds to a minute for all of COCO). One that cannot
             be read leaves its box without a mask, and is reported.
+        keypoints: also read these, of the classes whose categories name some. What cannot be read
+            is left out, and reported.
+        keypoint_flips, keypoint_sigmas: see `visrep.data.detection.keypoints.reader`.
         on_bad, depth: as for `visrep.data.detection.voc.read_voc`.
 
     Raises:
@@ -61,6 +68,16 @@ def read_coco(
     known = choose(list(names.values()), classes, str(path))
     index = {name: i for i, name in enumerate(known)}
     problems = Problems(on_bad)
+    points = None
+    if keypoints:
+        points = keypoint_reader(
+            path,
+            content["categories"],
+            known,
+            flips=keypoint_flips,
+            sigmas=keypoint_sigmas,
+            told=problems,
+        )
     ignored: Counter[str] = Counter()
     records = _images(path, content["images"], folder)
     for i, entry in enumerate(_each_once(path, content["annotations"], problems)):
@@ -83,10 +100,15 @@ def read_coco(
         box = _box(entry, record, where, problems, masks=masks)
         if box is not None:
             box.category = index[name]
+            if points is not None:
+                size = (record.height, record.width)
+                box.keypoints = points.read(entry, name, size, where, problems)
             record.boxes.append(box)
     say_ignored(ignored, str(path))
     lines = problems.close(path.stem)
     dataset = DetectionDataset(path.stem, known, list(records.values()), lines, ignored)
+    if points is not None and points.places:
+        dataset.keypoints = points.keypoints
     return with_depth(dataset, depth)
 
 

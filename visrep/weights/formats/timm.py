@@ -83,7 +83,7 @@ def model_name(spec: dict[str, Any]) -> str | None:
     """What timm calls the net `spec`; None if it has no such net."""
     if spec["sk"] or spec["padding"] != "torch" or spec["width"] != 1:
         return None
-    if {"project", "stride_in_1x1", "stem_relu"} & set(spec):
+    if {"project", "stride_in_1x1", "stem_relu", "dilated"} & set(spec):
         return None
     usual = "simclr" if spec["stem"] == "d" else "conv"
     kind = (spec["depth"], spec["stem"], spec.get("shortcut", usual))

@@ -28,7 +28,7 @@ def test_errors_of_a_run(errors):
     assert "<b>cat 98 %</b>" in html
     found = re.search('aria-label="background in one">(.*?)</svg>', html)[1]
     assert 'class="found" x="60.0" y="5.0" width="10.0" height="10.0"' in found
-    links = set(re.findall('<a href="(.*?)">', html))
+    links = set(re.findall('<a href="(.*?)"', html))
     assert links == {(errors / "image.png").as_uri()}
 
 
