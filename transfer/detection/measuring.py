@@ -18,6 +18,7 @@ from visrep.errors import ConfigError
 from visrep.files import write_text
 from visrep.transfer.detection import prediction
 from visrep.transfer.detection.detector_file import DetectorFile
+from visrep.transfer.detection.evaluation import errors
 from visrep.transfer.detection.evaluation.rules import measured
 from visrep.transfer.detection.evaluation.voc import FORMS, evaluate_voc
 from visrep.transfer.detection.prediction import Prediction
@@ -73,7 +74,7 @@ def measure(
     detector: str,
     labels: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Compute every metric; log it, append its record, write `per_class.json`."""
+    """Compute every metric; log it, append its record, write `per_class.json` and `errors.json`."""
     left_out = {"left_out": sorted(dataset.broken.files)} if dataset.broken.files else {}
 
     def record(metric: str, value: float, form: str, **extra: Any) -> None:
@@ -116,6 +117,9 @@ def measure(
         run.log.info("%s%s: %s", found.form, by, shown)
         if found.per_class is not None:
             tables[found.form] = found.per_class
+        if found.coco is not None and kind == "bbox":
+            looked = errors.look(dataset, predictions, found.coco)
+            write_text(run.out / "errors.json", json.dumps(looked))
     write_text(run.out / "per_class.json", json.dumps(tables, indent=1))
 
 

@@ -108,6 +108,9 @@ def test_instance_run_records_boxes_and_masks(weights, data, tmp_path, engine, h
     assert first["file"].endswith("000.png") and (first["height"], first["width"]) == (64, 48)
     rows = json.loads((out / "per_class.json").read_text())
     assert [row["class"] for row in rows["11-point"]] == ["square", "disc"]
+    errors = json.loads((out / "errors.json").read_text())
+    assert errors["objects"] == sum(row["truths"] for row in rows["11-point"])
+    assert [row["class"] for row in errors["per_class"]] == ["square", "disc"]
     assert (out / "metrics.jsonl").exists()
 
 

@@ -1,5 +1,6 @@
 """The file of predictions: exact, and refused when it is none."""
 
+import dataclasses
 import json
 
 import pytest
@@ -59,6 +60,17 @@ def test_keypoints_survive_the_file_in_the_order_of_their_objects(tmp_path):
     assert Keypoints.from_dict(content["keypoints"]) == data.keypoints
     truth = content["images"][0]["truth"]["keypoints"]
     assert [tuple(row) for row in truth] == [box.keypoints for box in data.records[0].boxes]
+
+
+def test_the_truth_is_kept_with_its_flags(tmp_path):
+    data = shapes(tmp_path / "images", images=1, seed=1)
+    (box, *rest) = data.records[0].boxes
+    data.records[0].boxes = [dataclasses.replace(box, difficult=True, crowd=True), *rest]
+    none = Prediction(boxes=torch.empty(0, 4), scores=torch.empty(0), labels=torch.empty(0).long())
+    prediction.save(tmp_path / "p.json", dataset=data, predictions={"000": none})
+    truth = json.loads((tmp_path / "p.json").read_text())["images"][0]["truth"]
+    assert truth["boxes"][0] == list(box.xyxy) and truth["labels"][0] == box.category
+    assert truth["difficult"] == truth["crowd"] == [True] + [False] * len(rest)
 
 
 def test_detections_are_sorted_by_score(tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 
 from visrep.data.detection import DetectionDataset
 from visrep.transfer.detection.evaluation.cityscapes import evaluate_cityscapes
-from visrep.transfer.detection.evaluation.coco import evaluate_coco
+from visrep.transfer.detection.evaluation.coco import CocoResult, evaluate_coco
 from visrep.transfer.detection.evaluation.lvis import evaluate_lvis
 from visrep.transfer.detection.prediction import Prediction
 
@@ -20,12 +20,14 @@ class Measured:
         numbers: AP, AP50 ... in percent.
         about: what else a record says of it.
         per_class: one row per class, where the rules' own evaluation gives them; else None.
+        coco: the whole result, where the rules are COCO's; else None.
     """
 
     form: str
     numbers: dict[str, float]
     about: dict[str, Any] = field(default_factory=dict)
     per_class: list[dict[str, Any]] | None = None
+    coco: CocoResult | None = None
 
 
 def measured(
@@ -45,4 +47,4 @@ def measured(
     about: dict[str, Any] = {"backend": coco.backend}
     if kind == "keypoints" and (points := dataset.keypoints) is not None:
         about["sigmas"] = [points.sigmas_of, *points.sigmas]
-    return Measured(form=f"COCO {kind}", numbers=coco.numbers, about=about)
+    return Measured(form=f"COCO {kind}", numbers=coco.numbers, about=about, coco=coco)

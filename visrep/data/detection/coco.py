@@ -70,7 +70,16 @@ def read_coco(
         located(image_root, root), "detection.root (or image_root of the part)"
     )
     return from_content(
-        path, content, folder, classes=classes, masks=masks, on_bad=on_bad, depth=depth
+        path,
+        content,
+        folder,
+        classes=classes,
+        masks=masks,
+        keypoints=keypoints,
+        keypoint_flips=keypoint_flips,
+        keypoint_sigmas=keypoint_sigmas,
+        on_bad=on_bad,
+        depth=depth,
     )
 
 
@@ -81,6 +90,9 @@ def from_content(
     *,
     classes: Sequence[str] | None,
     masks: bool,
+    keypoints: bool = False,
+    keypoint_flips: Any = None,
+    keypoint_sigmas: Any = None,
     on_bad: str,
     depth: Any,
 ) -> DetectionDataset:

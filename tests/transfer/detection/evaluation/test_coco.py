@@ -94,7 +94,13 @@ def test_a_false_alarm_first(backend):
 def test_crowds_and_absent_classes_are_left_out(backend):
     data = dataset([[(A, 0), (B, 0, "crowd")], []], classes=["cat", "ghost"])
     found = {"image0": prediction((B, 0.95, 0), (A, 0.9, 0)), "image1": prediction()}
-    assert evaluate_coco(data, found, backend=backend).numbers["AP"] == pytest.approx(100.0)
+    result = evaluate_coco(data, found, backend=backend)
+    assert result.numbers["AP"] == pytest.approx(100.0)
+    assert result.per_class[1] == dict.fromkeys(("AP", "AP50", "AP75")) | {
+        "class": "ghost",
+        "objects": 0,
+    }
+    assert list(result.curves["classes"]) == ["cat"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -132,6 +138,18 @@ def test_both_libraries_give_the_same_numbers(kind):
     assert slow.numbers.keys() == fast.numbers.keys()
     assert slow.numbers == pytest.approx(fast.numbers, abs=1e-9)
     assert 0 < slow.numbers["AP"] < 100
+    for of in ("mean", "classes"):
+        for name, curve in slow.curves[of].items():
+            assert curve == pytest.approx(fast.curves[of][name], abs=1e-9)
+    for mine, other in zip(slow.per_class, fast.per_class, strict=True):
+        assert mine == pytest.approx(other, abs=1e-9)
+    for metric in ("AP", "AP50", "AP75"):
+        mean = np.mean([row[metric] for row in slow.per_class])
+        assert mean == pytest.approx(slow.numbers[metric], abs=1e-9)
+    for row in slow.per_class:
+        assert 100 * np.mean(slow.curves["classes"][row["class"]]) == pytest.approx(row["AP50"])
+        wanted = [box for image in truths for box in image if len(box) == 2]
+        assert row["objects"] == sum("abc"[box[1]] == row["class"] for box in wanted)
     assert evaluate_coco(data, predictions, kind=kind).backend == fast.backend
 
 
