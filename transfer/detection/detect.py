@@ -23,6 +23,7 @@ from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
 from visrep.data import identity
 from visrep.data.detection import DetectionDataset, readiness
+from visrep.data.detection import labels as labelling
 from visrep.data.detection.keypoints import check_mirror, check_same
 from visrep.data.preprocess import Preprocess
 from visrep.engine.run import Run, open_run
@@ -101,7 +102,11 @@ def _train_and_measure(cfg: DictConfig) -> None:
     train, test = read_data(cfg)
     for dataset in (train, test):
         _announce(run, dataset)
+    every, train = train, labelling.labelled(train, cfg.labels, draw=int(cfg.draw))
+    labels = labelling.announce(every, train, cfg.labels, draw=int(cfg.draw))
     run.know_data(identity.of_detection(train))
+    if labels and dist.is_main():
+        labelling.write_list(run.out / "labels.txt", train, among=every)
     if file is not None and trained:
         run.log.info("trained already: %s", kept)
         detector = loaded(file, engine, run)
@@ -135,6 +140,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
             init=str(cfg.init),
             config="",
             opts=list(cfg.d2_opts),
+            labels=labels,
             keypoints=asdict(train.keypoints) if recipe.keypoints and train.keypoints else {},
             tensors=detector.state(),
         )

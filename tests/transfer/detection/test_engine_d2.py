@@ -258,7 +258,8 @@ def test_rare_classes_are_drawn_more_often_where_the_task_says_so(run, data):
         cfg = engine_d2.configure(encoder(), PREPROCESS, data, recipe, run=run, workers=0)
         return TrainingLoader(cfg, seed=0, start=0, broken=BrokenImages(0, 1)).sampler
 
-    lvis = sampler(detectron2=recipe_of("lvis05_fpn_1x").detectron2)
+    assert recipe_of("lvis05_fpn_1x").repeat_threshold == 0.001
+    lvis = sampler(repeat_threshold=0.001)
     assert isinstance(lvis, RepeatFactorTrainingSampler)
     assert not isinstance(sampler(), RepeatFactorTrainingSampler)
 
