@@ -45,12 +45,13 @@ def examine(
         print(f"\n{part}: {dataset.name}, {len(dataset)} images")
         for line in [*_class_lines(dataset), *_not_read(dataset)]:
             print(f"  {line}")
-        for line in _file_lines(dataset, max_broken, workers, problems):
+        broken: list[str] = []
+        for line in _file_lines(dataset, max_broken, workers, problems, broken):
             print(f"  {line}")
         for line in _repeated(dataset):
             print(f"  {line}")
-        if dataset.labels is not None and (empty := _empty(dataset)):
-            problems.append(f"{dataset.name} has no image of {some(empty)}")
+        if dataset.labels is not None:
+            problems += _empty(dataset, broken)
     if len(opened) == 2:
         problems += _disagreements(*opened.values())
     return problems
@@ -67,7 +68,8 @@ def opening(
             raise
         except UserError as error:
             print(f"\n{part}: cannot be opened")
-            problems.append(str(error))
+            if str(error) not in problems:  # one folder for both parts, perhaps
+                problems.append(str(error))
             continue
         if dataset is None:
             print(f"\n{part}: none")
@@ -128,7 +130,11 @@ def _read(path: Path) -> tuple[tuple[int, int], int, str] | str:
 
 
 def _file_lines(
-    dataset: ImageDataset, max_broken: float, workers: int, problems: list[str]
+    dataset: ImageDataset,
+    max_broken: float,
+    workers: int,
+    problems: list[str],
+    broken: list[str],
 ) -> Iterator[str]:
     if dataset.images is not None:
         height, width = dataset.images.shape[-2:]
@@ -138,14 +144,15 @@ def _file_lines(
     if files is None:
         yield "a data set of a class of its own: its files are not known here"
         return
-    yield from file_lines(dataset.name, files, max_broken, workers, problems)
+    found = look(files, workers=workers)
+    broken += found.broken
+    yield from file_lines(dataset.name, files, found, max_broken, problems)
 
 
 def file_lines(
-    name: str, files: dict[str, Path], max_broken: float, workers: int, problems: list[str]
+    name: str, files: dict[str, Path], found: Looks, max_broken: float, problems: list[str]
 ) -> Iterator[str]:
     """Sizes, broken, turned and deep ones among the `files` (name -> path) of the data `name`."""
-    found = look(files, workers=workers)
     yield from size_lines(found.sizes)
     if found.broken:
         share = len(found.broken) / len(files)
@@ -192,9 +199,18 @@ def _class_lines(dataset: ImageDataset) -> Iterator[str]:
     )
 
 
-def _empty(dataset: ImageDataset) -> list[str]:
+def _empty(dataset: ImageDataset, broken: list[str]) -> Iterator[str]:
+    """Classes without an image, or without one that can be read."""
     counts = class_counts(dataset)
-    return [name for name, n in zip(dataset.classes or [], counts, strict=True) if not n]
+    names = dataset.classes or []
+    if empty := [name for name, n in zip(names, counts, strict=True) if not n]:
+        yield f"{dataset.name} has no image of {some(empty)}"
+    unread = set(broken)
+    if not unread or dataset.labels is None:
+        return
+    lost = Counter(int(c) for i, c in enumerate(dataset.labels) if dataset.file(i) in unread)
+    if gone := [names[c] for c, n in sorted(lost.items()) if n == counts[c]]:
+        yield f"{dataset.name} has no image of {some(gone)} that can be read"
 
 
 def _not_read(dataset: ImageDataset) -> Iterator[str]:

@@ -17,7 +17,7 @@ from visrep.data.detection.classes import spellings
 from visrep.data.images import BrokenImage
 from visrep.data.overlap import overlap_line, repeated, same_files
 from visrep.errors import UserError
-from visrep.tools.doctor_data import file_lines, opening, twin_names
+from visrep.tools.doctor_data import file_lines, look, opening, twin_names
 
 SIZES = {"small": 32**2, "medium": 96**2}  # areas in pixels below which a box is called so; COCO's
 _ROWS = 25  # classes in the table
@@ -60,7 +60,8 @@ def _lines(
     yield from _table(dataset)
     yield from _kinds(dataset)
     files = {record.file: Path(record.file) for record in dataset.records}
-    yield from file_lines(dataset.name, files, max_broken, workers, problems)
+    found = look(files, workers=workers)
+    yield from file_lines(dataset.name, files, found, max_broken, problems)
     yield from _sizes(dataset, problems)
     for names in spellings([*dataset.classes, *dataset.ignored]):
         problems.append(f"{dataset.name}: {' and '.join(names)} are probably one class")

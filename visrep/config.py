@@ -258,7 +258,8 @@ def _set(cfg: DictConfig, override: Override, known: dict[str, Any]) -> str:
     node = _at(known, parent)
     if not isinstance(node, dict):
         node = {}
-    if name not in node and name not in _parameters(node.get("_target_")):
+    parameters = _parameters(node.get("_target_"))
+    if name not in node and name not in parameters:
         raise ConfigError(f"unknown key {path}: {groups.did_you_mean(path, sorted(_keys(known)))}")
     values.check_part(path, None if override.is_delete() else override.value())
     try:
@@ -267,6 +268,8 @@ def _set(cfg: DictConfig, override: Override, known: dict[str, Any]) -> str:
                 del (OmegaConf.select(cfg, parent) if parent else cfg)[name]
         else:
             value = override.value()
+            if name in parameters and not _is_interpolation(value):
+                values.check_argument(path, value, parameters[name])
             if value is None and node.get(name) == "???" and holds_a_path(path):
                 value = "null"  # it cannot do without, so that is the name of a file
             value = escaped(value) if isinstance(value, str) else value
@@ -292,12 +295,17 @@ def _keys(known: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from (f"{prefix}{name}.{parameter}" for parameter in parameters)
 
 
-def _parameters(target: str | None) -> list[str]:
-    """The arguments of the constructor `target`; none where there is none."""
+def _is_interpolation(value: Any) -> bool:
+    return isinstance(value, str) and "${" in value
+
+
+def _parameters(target: str | None) -> dict[str, Any]:
+    """The arguments of the constructor `target` with their types; none where there is none."""
     if target is None or not _trusted(target):
-        return []
+        return {}
     module, _, name = target.rpartition(".")
     try:
-        return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
-    except (ImportError, AttributeError, TypeError, ValueError):
-        return []
+        made = inspect.signature(getattr(importlib.import_module(module), name), eval_str=True)
+    except (ImportError, AttributeError, NameError, TypeError, ValueError):
+        return {}
+    return {argument: one.annotation for argument, one in made.parameters.items()}

@@ -18,7 +18,7 @@ class Record:
     """One measured number.
 
     Attributes:
-        task: pretrain, knn, linear, finetune, detection, instance, distill or export.
+        task: pretrain, knn, linear, finetune, detection, instance, keypoints, distill or export.
         dataset: name of the data, with its split.
         metric: top1, AP, AP50, AP75, AP50_area, mask_AP50, ... ; percent where it is a share.
         value: the number.

@@ -6,7 +6,8 @@ What depends on the data or on other settings is checked where that is known.
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -98,6 +99,9 @@ WORDS = (
     *("outputs", "output", "head", "norm", "labels", "bn"),
 )
 
+# Names in a list; null means all of them.
+NAMES = ("detection.classes",)
+
 
 def check(cfg: DictConfig) -> None:
     """Refuse a setting whose value is not of its kind; a number in quotes becomes the number.
@@ -117,10 +121,38 @@ def check(cfg: DictConfig) -> None:
     for key in WORDS:
         if None in _value(cfg, key):
             raise ConfigError(f"{key}=null: give a value, or leave it as it is")
+    for key in NAMES:
+        for value in _value(cfg, key):
+            if value is not None and not isinstance(value, list):
+                raise ConfigError(f"{key}={_shown(value)}: give a list of names, such as [a,b]")
     for key in YES_OR_NO:
         for value in _value(cfg, key):
             if not isinstance(value, bool):
                 raise ConfigError(f"{key}={_shown(value)}: give true or false")
+
+
+def check_argument(key: str, value: Any, annotation: Any) -> None:
+    """Refuse a value, as typed, that is none of the numbers or truth values of an argument's type.
+
+    Args:
+        annotation: of the constructor's argument: float, int | None, bool; others say nothing here.
+
+    Raises:
+        ConfigError: with the key, the value and what it should be.
+    """
+    either = isinstance(annotation, UnionType)
+    types = set(get_args(annotation)) if either else {annotation}
+    asked = types - {NoneType}
+    if not asked <= {int, float, bool} or (value is None and NoneType in types):
+        return
+    numeric = bool(asked & {int, float})
+    if isinstance(value, bool):
+        fits = bool in asked
+    else:
+        fits = (numeric and isinstance(value, int)) or (float in asked and isinstance(value, float))
+    if not fits:
+        words = "a whole number" if asked == {int} else "a number" if numeric else "true or false"
+        raise ConfigError(f"{key}={_shown(value)}: give {words}")
 
 
 def check_part(key: str, value: Any) -> None:
@@ -173,6 +205,6 @@ def _fits(value: Any, kind: Kind) -> bool:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
-        return "null"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     return str(value).replace(" ", "").replace("'", "") if isinstance(value, list) else str(value)

@@ -88,6 +88,19 @@ def test_a_class_without_images(root: Path) -> None:
         ask(root)
 
 
+def test_a_class_of_broken_images_only(root: Path) -> None:
+    for file in (root / "train/red").iterdir():
+        file.write_bytes(b"x")
+    with pytest.raises(CheckFailed, match=r"d/train has no image of red that can be read"):
+        ask(root, "max_broken=0.5")
+
+
+def test_what_is_wrong_with_both_parts_is_said_once(tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed) as caught:
+        ask(tmp_path / "nowhere")
+    assert str(caught.value).count("is not a folder") == 1
+
+
 def test_a_list_that_leaves_a_class_without_images(root: Path, tmp_path: Path) -> None:
     names = [f"{p.parent.name}/{p.name}\n" for p in sorted((root / "train/red").iterdir())]
     (tmp_path / "list.txt").write_text("".join(names))

@@ -33,7 +33,7 @@ WRONG = {
     "low_shot": "shots=3 shots=[1.5] draws=x cost=x",
     "finetune": "draw=-1 selector=x train_head=x",
     "distill": "temperature=x alpha=2 tau_squared=x",
-    "detect": "iterations=0 iterations=1.5 warmup=x score_threshold=2 lr=nan flip=x "
+    "detect": "draw=-1 iterations=0 iterations=1.5 warmup=x score_threshold=2 lr=nan flip=x "
     "train_sizes=5 train_sizes=[] decay_at=x decay_at=[5]",
     "splits": "fraction=x fraction=0 fraction=null",
     "views": "rows=x columns=0",
@@ -87,3 +87,28 @@ def test_a_sweep_is_checked_value_by_value(tmp_path, capsys, monkeypatch):
         )
     assert end.value.code == 2 and "rows=0: give a whole number" in capsys.readouterr().err
     assert (tmp_path / "1.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [
+        ("method.temperature=x", "a number"),
+        ("method.memory_size=1.5", "a whole number"),
+        ("method.out_dim=null", "a whole number"),
+        ("method.out_dim=true", "a whole number"),
+    ],
+)
+def test_an_argument_has_the_type_that_its_constructor_says(setting, wanted):
+    with pytest.raises(ConfigError, match=f"{setting}: give {wanted}"):
+        compose("pretrain", ["method=simclr", "data=scenes", setting])
+
+
+def test_a_whole_number_is_a_number():
+    cfg, _ = compose("pretrain", ["method=simclr", "data=scenes", "out=x", "method.temperature=1"])
+    assert cfg.method.temperature == 1
+
+
+def test_classes_are_a_list():
+    given = ["weights=x", "out=y", "task=scenes", "detection=voc", "detection.root=z"]
+    with pytest.raises(ConfigError, match=r"detection\.classes=5: give a list of names"):
+        compose("detect", [*given, "detection.classes=5"])

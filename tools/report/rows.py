@@ -8,7 +8,7 @@ from visrep.results import Record
 from visrep.tools.report.nets import cells, differing, nets, stated
 from visrep.tools.report.runs import Runs
 
-TASKS = ("knn", "linear", "finetune", "detection", "instance")
+TASKS = ("knn", "linear", "finetune", "detection", "instance", "keypoints")
 METRICS = ("top1", "top5", "AP50", "AP", "AP75", "mask_AP50", "mask_AP", "mask_AP75")
 
 

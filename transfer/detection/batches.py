@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from visrep import dist
 from visrep.d2.recipe import DetectionRecipe, check_batch
 from visrep.data.detection import Box, DetectionDataset, ImageRecord, trainable
+from visrep.data.detection.repeats import longest_epoch, repeat_factors, repeated_order
 from visrep.data.images import BrokenImage, UnknownRange
 from visrep.data.workers import Fetched
 from visrep.seeds import derive_seed, epoch_order, generator
@@ -47,11 +48,15 @@ class TrainingBatches:
     def __init__(
         self, dataset: DetectionDataset, *, recipe: DetectionRecipe, seed: int, workers: int = 0
     ) -> None:
+        self.keypoints = dataset.keypoints if recipe.keypoints else None
         self.recipe = recipe
         self.records = self.usable(dataset)
         self.broken = dataset.broken
         self.seed = seed
         self.workers = workers
+        threshold = recipe.repeat_threshold
+        self.repeats = repeat_factors(self.records, threshold) if threshold else None
+        self.longest = len(self.records) if self.repeats is None else longest_epoch(self.repeats)
         self._orders: dict[int, list[int]] = {}
         check_batch(recipe.batch_size)
         share = recipe.batch_size // dist.world_size()
@@ -59,7 +64,8 @@ class TrainingBatches:
 
     def usable(self, dataset: DetectionDataset) -> list[ImageRecord]:
         """The images of `dataset` that can be trained on. Raises UserError as the class does."""
-        return trainable(dataset, masks=self.recipe.masks)
+        recipe = self.recipe
+        return trainable(dataset, masks=recipe.masks, keypoints=recipe.keypoints)
 
     def image_bytes(self) -> int:
         """Of an image and its target at their largest."""
@@ -68,7 +74,8 @@ class TrainingBatches:
     def members(self) -> Iterator[list[int]]:
         """The batches of a run from its first step on: positions in the endless stream of images.
 
-        Position p is image `p % n` of the order of epoch `p // n`.
+        Position p is image `p % n` of the order of epoch `p // n`, for n images. Where rare classes
+        come more often (recipe.repeat_threshold), n is the longest that an epoch can be.
         """
         waiting: dict[bool, list[int]] = {True: [], False: []}
         epoch = 0
@@ -76,7 +83,7 @@ class TrainingBatches:
             for place, index in enumerate(self._order(epoch)):
                 record = self.records[index]
                 group = waiting[record.width >= record.height]
-                group.append(epoch * len(self.records) + place)
+                group.append(epoch * self.longest + place)
                 if len(group) == self.recipe.batch_size:
                     yield list(group)
                     group.clear()
@@ -87,7 +94,8 @@ class TrainingBatches:
 
         Yields:
             images: uint8 3 x H x W each; targets: boxes n x 4 (float, pixels of that image),
-            labels n (from 1 on; 0 is the background) and, with masks, masks n x H x W (uint8);
+            labels n (from 1 on; 0 is the background), with masks n x H x W masks (uint8), with
+            keypoints n x K x 3 keypoints (x, y and flag);
             size: images; seed: the step's.
         """
         share = self.slice.stop - self.slice.start
@@ -119,16 +127,19 @@ class TrainingBatches:
         mirrored = self.recipe.flip and bool(torch.rand((), generator=random) < 0.5)
         size = {"short": self.recipe.train_sizes[choice], "most": self.recipe.max_size}
         record, image, broken = self._readable(position, lambda record: load(record, **size))
-        target = truth(record, image.shape[-2:], masks=self.recipe.masks)
+        count = 0 if self.keypoints is None else len(self.keypoints.names)
+        target = truth(record, image.shape[-2:], masks=self.recipe.masks, keypoints=count)
         if mirrored:
-            image, target = mirror(image, target)
-        return image, {**target, "boxes": target["boxes"].float()}, broken
+            partners = None if self.keypoints is None else self.keypoints.partners
+            image, target = mirror(image, target, partners=partners)
+        single = {k: v.float() for k, v in target.items() if v.dtype == torch.float64}
+        return image, {**target, **single}, broken
 
     def _readable(
         self, position: int, read: Callable[[ImageRecord], Any]
     ) -> tuple[ImageRecord, Any, list[BrokenImage]]:
         """The image at a position, or after it, that can be read, and what `read` makes of it."""
-        epoch, place = divmod(position, len(self.records))
+        epoch, place = divmod(position, self.longest)
         order = self._order(epoch)
         broken: list[BrokenImage] = []
         for index in [*order[place:], *order[:place]][:_TRIES]:
@@ -142,8 +153,12 @@ class TrainingBatches:
 
     def _order(self, epoch: int) -> list[int]:
         if epoch not in self._orders:
-            order = epoch_order(len(self.records), seed=self.seed, epoch=epoch).tolist()
-            self._orders = {epoch - 1: self._orders.get(epoch - 1, []), epoch: order}
+            order = (
+                epoch_order(len(self.records), seed=self.seed, epoch=epoch)
+                if self.repeats is None
+                else repeated_order(self.repeats, seed=self.seed, epoch=epoch)
+            )
+            self._orders = {epoch - 1: self._orders.get(epoch - 1, []), epoch: order.tolist()}
         return self._orders[epoch]
 
 
@@ -196,8 +211,10 @@ def resized(height: int, width: int, *, short: int, most: int) -> tuple[int, int
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def truth(record: ImageRecord, size: Sequence[int], *, masks: bool) -> dict[str, Tensor]:
-    """Boxes, labels (from 1 on) and masks of an image that was resized to `size`.
+def truth(
+    record: ImageRecord, size: Sequence[int], *, masks: bool, keypoints: int = 0
+) -> dict[str, Tensor]:
+    """Boxes, labels (from 1 on), masks and K keypoints of an image that was resized to `size`.
 
     Crowd boxes are left out; difficult ones are objects like any other, as in Detectron2. Boxes are
     float64, as it scales and mirrors them: all anchors around a box overlap it alike, and which of
@@ -216,6 +233,14 @@ def truth(record: ImageRecord, size: Sequence[int], *, masks: bool) -> dict[str,
         target["masks"] = (
             torch.stack(drawn) if drawn else torch.zeros((0, height, width), dtype=torch.uint8)
         )
+    if keypoints:
+        unlabelled = [0.0] * (3 * keypoints)
+        rows = [list(box.keypoints or unlabelled) for box in kept]
+        points = torch.tensor(rows, dtype=torch.float64).reshape(-1, keypoints, 3)
+        points[..., :2] *= scale[:2]
+        inside = ((points[..., :2] >= 0) & (points[..., :2] <= limit[:2])).all(dim=-1)
+        points[~inside | (points[..., 2] == 0)] = 0
+        target["keypoints"] = points
     # What resizing made empty cannot be an object, nor can what has no pixel left.
     solid = ((boxes[:, 2:] - boxes[:, :2]) > 1e-5).all(dim=1)
     if masks:
@@ -223,14 +248,25 @@ def truth(record: ImageRecord, size: Sequence[int], *, masks: bool) -> dict[str,
     return {name: value[solid] for name, value in target.items()}
 
 
-def mirror(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Image, boxes and masks with left and right exchanged."""
+def mirror(
+    image: Tensor, target: dict[str, Tensor], *, partners: Sequence[int] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Image, boxes, masks and keypoints with left and right exchanged.
+
+    partners: which keypoint each of them is in a mirror.
+    """
     width = image.shape[-1]
     boxes = target["boxes"].clone()
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
     mirrored = {**target, "boxes": boxes}
     if "masks" in target:
         mirrored["masks"] = target["masks"].flip(-1)
+    if "keypoints" in target:
+        assert partners is not None
+        points = target["keypoints"][:, list(partners)]
+        labelled = points[..., 2] > 0
+        points[..., 0] = torch.where(labelled, width - points[..., 0], points[..., 0])
+        mirrored["keypoints"] = points
     return image.flip(-1), mirrored
 
 

@@ -8,9 +8,11 @@ comparable; every record names its engine and the form of its metric.
 """
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from visrep import dist, groups
@@ -21,12 +23,22 @@ from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
 from visrep.data import identity
 from visrep.data.detection import DetectionDataset, readiness
+from visrep.data.detection import labels as labelling
+from visrep.data.detection.keypoints import check_mirror, check_same
+from visrep.data.preprocess import Preprocess
 from visrep.data.semantic import readiness as semantic
 from visrep.engine.run import Run, open_run
-from visrep.errors import ConfigError
+from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
 from visrep.paths import config_dir
-from visrep.transfer.detection import detector_file, engine_d2, engine_tv, measuring, translation
+from visrep.transfer.detection import (
+    detector_file,
+    engine_d2,
+    engine_tv,
+    measuring,
+    translation,
+    whole_config,
+)
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.frozen.features import frozen_encoder
 from visrep.weights.foreign import Choice
@@ -77,7 +89,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
     recipe = DetectionRecipe.read({str(key): value for key, value in config.items()})
     engine, reason = choose_engine(cfg.engine)
     refuse(recipe, engine, opts=config["d2_opts"])
-    run = open_run(cfg)
+    run = open_run(cfg, fixed_shapes=False)
     run.log.info("task %s: %s", recipe.task, recipe.about)
     run.log.info("engine: %s (%s)", engine, reason)
     # Training is over where its detector is kept, whatever was cut short after it.
@@ -91,7 +103,11 @@ def _train_and_measure(cfg: DictConfig) -> None:
     train, test = read_data(cfg)
     for dataset in (train, test):
         _announce(run, dataset)
+    every, train = train, labelling.labelled(train, cfg.labels, draw=int(cfg.draw))
+    labels = labelling.announce(every, train, cfg.labels, draw=int(cfg.draw))
     run.know_data(identity.of_detection(train))
+    if labels and dist.is_main():
+        labelling.write_list(run.out / "labels.txt", train, among=every)
     if file is not None and trained:
         run.log.info("trained already: %s", kept)
         detector = loaded(file, engine, run)
@@ -123,13 +139,69 @@ def _train_and_measure(cfg: DictConfig) -> None:
             classes=list(train.classes),
             encoder=sha256,
             init=str(cfg.init),
-            config=detector.config.dump() if engine == "detectron2" else "",
+            config="",
             opts=list(cfg.d2_opts),
+            labels=labels,
+            keypoints=asdict(train.keypoints) if recipe.keypoints and train.keypoints else {},
             tensors=detector.state(),
         )
+        if engine == "detectron2":
+            file.config = whole_config.text(
+                detector.config.dump(),
+                out=run.out,
+                nodes=config["detection"],
+                recipe=recipe,
+                backbone=encoder.spec,
+                train=train,
+                test=test,
+            )
         if dist.is_main():
             run.log.info("wrote %s", detector_file.save(run.out, file))
     measuring.predict_and_measure(run, detector, test, file, engine=engine)
+
+
+def also_shown(cfg: DictConfig) -> str:
+    """What --dry-run shows besides: Detectron2's whole config, where Detectron2 would train.
+
+    Raises:
+        ConfigError: settings that the engine cannot follow.
+    """
+    if cfg.detector is not None:
+        return ""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    recipe = DetectionRecipe.read(config)
+    engine, reason = choose_engine(cfg.engine)
+    refuse(recipe, engine, opts=config["d2_opts"])
+    if engine != "detectron2":
+        return f"# engine: {engine} ({reason})\n"
+    try:
+        named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
+        train, test = _classes_of_both(cfg)
+    except UserError as error:
+        return f"# Detectron2's config hangs on the weights and data: {error}\n"
+    encoder = ResNet(**with_stem_stride(named.backbone, cfg.stem_stride))  # no tensor is needed
+    cuda = torch.cuda.is_available() and cfg.device in ("auto", "cuda")
+    device = torch.device("cuda" if cuda else "cpu")
+    run = Run(Path(cfg.out), device, seed=int(cfg.seed), config=config, command="")
+    made = engine_d2.configure(
+        encoder,
+        Preprocess.from_dict(named.preprocess),
+        train,
+        recipe,
+        run=run,
+        workers=int(cfg.workers),
+        opts=config["d2_opts"],
+    )
+    whole = whole_config.text(
+        made.dump(),
+        out=cfg.out,
+        nodes=config["detection"],
+        recipe=recipe,
+        backbone=encoder.spec,
+        train=train,
+        test=test,
+    )
+    return f"---\n# Detectron2's config of this run, complete, on {device.type}\n#\n{whole}"
 
 
 def _measure_kept(cfg: DictConfig) -> None:
@@ -138,15 +210,22 @@ def _measure_kept(cfg: DictConfig) -> None:
     if out in (kept, *kept.parents):
         raise ConfigError(f"the detector is in out={cfg.out}: choose another out= to measure into")
     engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
-    run = open_run(cfg)
-    masks = file.recipe["outputs"] == "masks"
-    test = _part(cfg, "test", masks=masks)
+    run = open_run(cfg, fixed_shapes=False)
+    outputs = str(file.recipe["outputs"])
+    test = _part(cfg, "test", outputs=outputs)
     if test is None:
         raise ConfigError("a detector is measured on detection.test: choose data that have it")
-    if file.recipe["outputs"] == "semantic":
+    if outputs == "keypoints":
+        check_same(test, file.keypoints["names"], "the detector")
+    if outputs == "semantic":
         test = semantic.measurable(test, file.classes, max_broken=float(cfg.max_broken))
     else:
-        test = readiness.measurable(test, masks=masks, max_broken=float(cfg.max_broken))
+        test = readiness.measurable(
+            test,
+            masks=outputs == "masks",
+            max_broken=float(cfg.max_broken),
+            keypoints=outputs == "keypoints",
+        )
         if set(test.classes) <= set(file.classes):
             test = readiness.reindexed(test, file.classes)
     detector = loaded(file, engine, run)
@@ -208,18 +287,14 @@ def choose_engine(asked: str) -> tuple[str, str]:
 
 def refuse(recipe: DetectionRecipe, engine: str, *, opts: Any = ()) -> None:
     """Raise ConfigError where `engine` cannot do what the recipe, or `opts`, asks for."""
-    if recipe.outputs not in measuring.OUTPUTS:
-        raise ConfigError(
-            f"outputs={recipe.outputs}: no engine learns it yet; choose "
-            f"{' or '.join(measuring.OUTPUTS)}, or write "
-            "Detectron2's config of the task: visrep convert to=detectron2"
-        )
     if engine == "torchvision" and recipe.beyond:
         raise ConfigError(
             f"task={recipe.task} has settings that only Detectron2 knows "
             f"({', '.join(recipe.beyond)}): use engine=detectron2, or detectron2=null to leave "
             "them out"
         )
+    if engine == "torchvision" and recipe.norm == "naiveSyncBN":
+        raise ConfigError("norm=naiveSyncBN is Detectron2's: use norm=BN, which is shared as well")
     if engine == "torchvision" and opts:
         raise ConfigError("d2_opts are settings of Detectron2: use engine=detectron2")
     d2_opts.check(opts, recipe)
@@ -244,23 +319,37 @@ def coarser(encoder: ResNet, stem_stride: int | None, run: Run) -> ResNet:
 
 def read_data(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
     """detection.train and detection.test, looked at before the first step; classes by name."""
-    masks = cfg.outputs == "masks"
-    train, test = (_part(cfg, name, masks=masks) for name in ("train", "test"))
+    outputs = str(cfg.outputs)
+    train, test = (_part(cfg, name, outputs=outputs) for name in ("train", "test"))
     if train is None or test is None:
         raise ConfigError("detection needs data to train and to test on: choose both")
     if cfg.outputs == "semantic":
         return semantic.ready(train, test, max_broken=float(cfg.max_broken))
+    if outputs == "keypoints" and cfg.flip:
+        check_mirror(train)
     return readiness.ready(
         train,
         test,
         chosen=cfg.detection.get("classes") is not None,
-        masks=masks,
+        masks=outputs == "masks",
         max_broken=float(cfg.max_broken),
+        keypoints=outputs == "keypoints",
     )
 
 
-def _part(cfg: DictConfig, name: str, *, masks: bool) -> DetectionDataset | None:
-    """detection.train or .test, without masks where none is wanted and its reader can do so."""
+def _classes_of_both(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
+    """detection.train and detection.test as they are, with their classes by name."""
+    train, test = (_part(cfg, name, outputs=str(cfg.outputs)) for name in ("train", "test"))
+    if train is None or test is None:
+        raise ConfigError("detection needs data to train and to test on: choose both")
+    if cfg.outputs == "semantic":
+        return train, test
+    chosen = cfg.detection.get("classes") is not None
+    return train, readiness.matched(train, test, chosen=chosen)
+
+
+def _part(cfg: DictConfig, name: str, *, outputs: str) -> DetectionDataset | None:
+    """detection.train or .test, without masks or keypoints that are not among the `outputs`."""
     node = cfg.detection[name]
-    optional = node is not None and "masks" in node
-    return instantiate(node, **({"masks": masks and node.masks} if optional else {}))
+    optional = [kind for kind in ("masks", "keypoints") if node is not None and kind in node]
+    return instantiate(node, **{kind: kind == outputs and node[kind] for kind in optional})

@@ -38,7 +38,9 @@ class DetectorFile:
         encoder: sha256 of the encoder that it was trained from.
         init: pretrained or random, the encoder.
         config: Detectron2's config as yaml; "" for torchvision.
+        keypoints: that it finds, the fields of a `Keypoints`; {} without any.
         opts: what changed that config beyond the recipe, KEY, value, ...
+        labels: what records say of the labels it was trained on; {} for all.
         tensors: its state, without counters of batches.
         sha256: of the tensors, see `fingerprint`.
     """
@@ -52,6 +54,8 @@ class DetectorFile:
     init: str
     config: str = ""
     opts: list[Any] = field(default_factory=list)
+    labels: dict[str, Any] = field(default_factory=dict)
+    keypoints: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(repr=False)
     sha256: str = field(default="", init=False)
 

@@ -20,9 +20,9 @@ from visrep.d2.data import dataset_dict, mapper, register
 from visrep.d2.loader import TrainingLoader
 from visrep.d2.log import diverged, logged_to
 from visrep.d2.recipe import DetectionRecipe
-from visrep.d2.settings import detection_settings, merge, norm_name
-from visrep.d2.weights import place
-from visrep.data.detection import DetectionDataset, ImageRecord, trainable
+from visrep.d2.settings import detection_settings, merge, norm_in_words, norm_name
+from visrep.d2.verify import place_verified
+from visrep.data.detection import DetectionDataset, ImageRecord, Keypoints, trainable
 from visrep.data.preprocess import Preprocess
 from visrep.engine import parallel, snapshot
 from visrep.engine.precise_bn import reestimate
@@ -77,6 +77,7 @@ class Detector:
             scores=found.scores,
             labels=found.pred_classes,
             masks=to_rle(found.pred_masks) if found.has("pred_masks") else None,
+            keypoints=found.pred_keypoints if found.has("pred_keypoints") else None,
         )
 
 
@@ -100,6 +101,8 @@ def train(
     Raises:
         ConfigError: a setting that Detectron2 does not know or does not read in this training, or
             a precision it cannot do here.
+        CheckFailed: the model does not compute the encoder's features, or its config has a known
+            mistake.
         Diverged: the loss, or a proposal, is not finite.
     """
     from detectron2.engine import hooks
@@ -107,7 +110,7 @@ def train(
     from detectron2.solver import build_lr_scheduler
 
     if recipe.outputs != "semantic":
-        trainable(dataset, masks=recipe.masks)
+        trainable(dataset, masks=recipe.masks, keypoints=recipe.keypoints)
     cfg, read = own.watched(
         configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
     )
@@ -119,7 +122,9 @@ def train(
     with logged_to(run.out), diverged():
         _seed(run, "weights")
         model = build_model(cfg)
-        place(model, encoder)
+        run.log.info("norm: %s", norm_in_words(cfg.MODEL.RESNETS.NORM))
+        for line in place_verified(model, cfg, encoder, preprocess):
+            run.log.info("%s", line)
         optimizer = _optimizer(cfg, model)
         order = derive_seed(run.seed, "order")
         loader = TrainingLoader(cfg, seed=order, start=start, broken=dataset.broken)
@@ -204,7 +209,12 @@ def config_of(file: DetectorFile, run: Run) -> str:
     made = configure(
         ResNet(**file.backbone),
         Preprocess.from_dict(file.preprocess),
-        DetectionDataset(name="measured", classes=file.classes, records=[], skipped=[]),
+        DetectionDataset(
+            name="measured",
+            classes=file.classes,
+            records=[],
+            keypoints=Keypoints.from_dict(file.keypoints),
+        ),
         DetectionRecipe(**file.recipe),
         run=run,
         workers=0,
@@ -238,7 +248,7 @@ def configure(
     file = EncoderFile(
         backbone=encoder.spec, preprocess=preprocess.to_dict(), tensors=encoder.state_dict()
     )
-    nested = detection_settings(file, recipe, norm=norm_name(run.device))
+    nested = detection_settings(file, recipe, norm=norm_name(recipe.norm, run.device))
     ours = {
         "MODEL": {"DEVICE": str(run.device), "ROI_HEADS": {"NUM_CLASSES": len(dataset.classes)}},
         "INPUT": {"MASK_FORMAT": "bitmask"},
@@ -248,6 +258,9 @@ def configure(
         "SEED": run.seed,
     }
     merge(nested, ours)
+    if recipe.keypoints:
+        count = {"NUM_KEYPOINTS": dataset.keypoint_count}
+        merge(nested, {"MODEL": {"ROI_KEYPOINT_HEAD": count}})
     if recipe.outputs == "semantic":
         merge(nested, {"MODEL": {"SEM_SEG_HEAD": {"NUM_CLASSES": len(dataset.classes)}}})
     if "VISREP" in nested["MODEL"] or semantic.needs_own_keys(nested):

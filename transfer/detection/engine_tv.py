@@ -11,6 +11,7 @@ from torch import Tensor
 
 from visrep import dist
 from visrep.d2.recipe import DetectionRecipe
+from visrep.d2.settings import norm_in_words
 from visrep.data.detection import DetectionDataset
 from visrep.data.preprocess import Preprocess
 from visrep.engine import optim
@@ -19,8 +20,8 @@ from visrep.engine.run import Run
 from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
 from visrep.nn.batchnorm import set_batchnorm
-from visrep.nn.resnet import ResNet
-from visrep.transfer.detection import detector_file
+from visrep.nn.resnet import ResNet, dilate
+from visrep.transfer.detection import detector_file, tv_features
 from visrep.transfer.detection.batches import TrainingBatches
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.label_batches import LabelBatches
@@ -63,10 +64,15 @@ def train(
     detector = (Segmenter if semantic else Detector)(
         encoder=encoder,
         classes=len(dataset.classes),
+        keypoints=dataset.keypoint_count,
         recipe=recipe,
         preprocess=preprocess,
         seed=run.seed,
     )
+    shared = "SyncBN" if dist.world_size() > 1 else "BN"
+    run.log.info("norm: %s", norm_in_words("FrozenBN" if recipe.norm == "FrozenBN" else shared))
+    inside = dilate(encoder) if recipe.head == "fcn" else encoder
+    run.log.info("%s", tv_features.verified(detector, inside))
     if dist.world_size() > 1:
         set_batchnorm(detector, mode="sync")
     task = DetectionTask(detector)
@@ -115,6 +121,7 @@ def empty(file: DetectorFile) -> Detector | Segmenter:
     return (Segmenter if recipe.outputs == "semantic" else Detector)(
         encoder=ResNet(**file.backbone),
         classes=len(file.classes),
+        keypoints=len(file.keypoints.get("names", [])),
         recipe=recipe,
         preprocess=Preprocess.from_dict(file.preprocess),
         seed=0,

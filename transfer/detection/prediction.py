@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ class Prediction:
         scores: n.
         labels: n, int64; indices into the data set's classes.
         masks: n run-length codes of the original image's size, counts as text; None without masks.
+        keypoints: n x K x 3, x and y in pixels of the original image, and score; or None.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     masks: list[dict[str, Any]] | None = None
+    keypoints: Tensor | None = None
 
 
 def each(
@@ -64,9 +66,11 @@ def save(
 ) -> None:
     """Write `predictions` (by image id) as JSON.
 
-    One object: `dataset`, `classes`, and `images`, each with `id`, `file`, `height`, `width`,
-    `depth` (how the file is to be read); `boxes`, `scores`, `labels` and, where there are any,
-    `masks`, sorted by falling score; and `truth`, the annotated `boxes` and `labels`.
+    One object: `dataset`, `classes`, `keypoints` (their names, what joins them; only with some) and
+    `images`, each with `id`, `file`, `height`, `width`, `depth` (how the file is to be read);
+    `boxes`, `scores`, `labels` and, where there are any, `masks` and `keypoints`, sorted by falling
+    score; and `truth`, the annotated `boxes`, `labels`, which are `difficult` or a `crowd` and,
+    where some are learned, `keypoints`.
     """
     images = []
     for record in dataset.records:
@@ -86,12 +90,20 @@ def save(
             "truth": {
                 "boxes": [list(box.xyxy) for box in record.boxes],
                 "labels": [box.category for box in record.boxes],
+                "difficult": [box.difficult for box in record.boxes],
+                "crowd": [box.crowd for box in record.boxes],
             },
         }
         if found.masks is not None:
             image["masks"] = [found.masks[i] for i in order.tolist()]
+        if found.keypoints is not None:
+            image["keypoints"] = found.keypoints[order].tolist()
+            image["truth"]["keypoints"] = [box.keypoints for box in record.boxes]
         images.append(image)
-    content = {"dataset": dataset.name, "classes": list(dataset.classes), "images": images}
+    content: dict[str, Any] = {"dataset": dataset.name, "classes": list(dataset.classes)}
+    if dataset.keypoints is not None:
+        content["keypoints"] = asdict(dataset.keypoints)
+    content["images"] = images
     write_text(path, json.dumps(content))
 
 
@@ -103,14 +115,20 @@ def load(path: str | Path) -> dict[str, Prediction]:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
+        count = len(content.get("keypoints", {}).get("names", []))
         return {
             image["id"]: Prediction(
                 boxes=torch.tensor(image["boxes"], dtype=torch.float32).reshape(-1, 4),
                 scores=torch.tensor(image["scores"], dtype=torch.float32),
                 labels=torch.tensor(image["labels"], dtype=torch.int64),
                 masks=image.get("masks"),
+                keypoints=_points(image["keypoints"], count) if "keypoints" in image else None,
             )
             for image in content["images"]
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a file of predictions ({error}); run detect again") from error
+
+
+def _points(rows: Any, count: int) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, count, 3)

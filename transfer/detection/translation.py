@@ -57,6 +57,10 @@ def _name(name: str, recipe: DetectionRecipe, stem: str, levels: list[int]) -> s
         kind = "lateral" if pyramid[1] == "inner" else "output"
         norm = ".norm" if pyramid[3] == "1" else ""
         return f"backbone.fpn_{kind}{levels[int(pyramid[2])]}{norm}.{tensor}"
+    points = re.fullmatch(r"roi_heads\.keypoints\.head\.(convs\.(\d)|logits)", module)
+    if points:
+        layer = f"conv_fcn{int(points[2]) + 1}" if points[2] else "score_lowres"
+        return f"roi_heads.keypoint_head.{layer}.{tensor}"
     number = int(module.removeprefix("roi_heads.masks."))
     first = 8 if recipe.head == "fpn" else 0  # after four convolutions, each with its ReLU
     layer = {first: "deconv", first + 2: "predictor"}.get(number, f"mask_fcn{number // 2 + 1}")

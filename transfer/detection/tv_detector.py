@@ -1,4 +1,4 @@
-"""torchvision's Faster and Mask R-CNN around our ResNet, on C4 or FPN."""
+"""torchvision's Faster, Mask and Keypoint R-CNN around our ResNet, on C4 or FPN."""
 
 import copy
 from collections import OrderedDict
@@ -24,6 +24,7 @@ from visrep.transfer.detection.batches import load
 from visrep.transfer.detection.masks import paste, to_rle
 from visrep.transfer.detection.prediction import Prediction
 from visrep.transfer.detection.tv_heads import AlignedRoIAlign, RegionHeads
+from visrep.transfer.detection.tv_keypoints import POOL, KeypointHead, Keypoints
 from visrep.transfer.detection.tv_proposals import (
     Anchors,
     ProposalHead,
@@ -38,6 +39,7 @@ class Detector(GeneralizedRCNN):
     Args:
         encoder: its weights are copied; its strides place anchors and pooling.
         classes: of objects, K.
+        keypoints: of each object, K; only where the recipe learns them.
         recipe: head, frozen parts, sizes of anchors and heads, sampling, thresholds.
         preprocess: how the encoder expects its input.
         seed: of the fresh layers.
@@ -51,12 +53,15 @@ class Detector(GeneralizedRCNN):
         recipe: DetectionRecipe,
         preprocess: Preprocess,
         seed: int,
+        keypoints: int = 0,
     ) -> None:
         encoder = copy.deepcopy(encoder).train().requires_grad_(True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "detector"))
             build = _c4 if recipe.head == "c4" else _fpn
             backbone, heads = build(encoder, classes, recipe)
+            if recipe.keypoints:
+                heads.keypoints = _keypoints(heads.box_roi_pool, backbone, keypoints, recipe)
             rpn = _proposals(encoder, backbone.out_channels, recipe)
         freeze(encoder, recipe.freeze_at, frozen_norms)
         if recipe.norm == "FrozenBN":
@@ -114,7 +119,15 @@ class Detector(GeneralizedRCNN):
             scores=found["scores"][solid].float().cpu(),
             labels=found["labels"][solid].cpu() - 1,
             masks=masks,
+            keypoints=self._in_original(found.get("keypoints"), solid, scale),
         )
+
+    @staticmethod
+    def _in_original(points: Tensor | None, kept: Tensor, scale: Tensor) -> Tensor | None:
+        """The keypoints that are kept, n x K x 3, in pixels of the original."""
+        if points is None:
+            return None
+        return torch.cat((points[kept, :, :2] * scale[:2], points[kept, :, 2:]), dim=-1).cpu()
 
 
 class _Normalise(GeneralizedRCNNTransform):
@@ -174,7 +187,7 @@ class Pyramid(nn.Module):
             list(encoder.channels[self.first - 1 :]),
             recipe.fpn_channels,
             extra_blocks=LastLevelMaxPool(),
-            norm_layer=BatchNorm if recipe.fpn_norm and recipe.norm == "BN" else None,
+            norm_layer=BatchNorm if recipe.fpn_norm and recipe.norm != "FrozenBN" else None,
         )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -237,7 +250,16 @@ def _heads(
         score_threshold=recipe.score_threshold,
         nms_threshold=recipe.nms_threshold,
         detections=recipe.detections_per_image,
+        box_beta=recipe.box_beta,
     )
+
+
+def _keypoints(
+    boxes: AlignedRoIAlign, backbone: _C4 | _Pyramid, count: int, recipe: DetectionRecipe
+) -> Keypoints:
+    """Pooled from the maps that boxes are pooled from."""
+    pool = AlignedRoIAlign(maps=boxes.featmap_names, strides=boxes.strides, output_size=POOL)
+    return Keypoints(pool, KeypointHead(backbone.out_channels, count, recipe.keypoint_width))
 
 
 def frozen_norms(module: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
+from visrep.transfer.detection.tv_keypoints import Keypoints
 from visrep.transfer.detection.tv_proposals import Sampler
 
 # A box of 224 px is pooled from stride 16 = 2^4 (FPN, arXiv 1612.03144, eq. 1).
@@ -81,8 +82,13 @@ class RegionHeads(RoIHeads):
         predictor: R x D to class logits and box deltas.
         masks: None, or mask head and predictor as one module.
         mask_pool: for masks; None shares the features of `head`.
-        roi_batch, score_threshold, nms_threshold, detections: see `visrep.d2.recipe`.
+        roi_batch, score_threshold, nms_threshold, detections, box_beta: see `visrep.d2.recipe`.
+
+    Attributes:
+        keypoints: what learns and finds them, where it is set.
     """
+
+    keypoints: Keypoints | None
 
     def __init__(
         self,
@@ -96,6 +102,7 @@ class RegionHeads(RoIHeads):
         score_threshold: float,
         nms_threshold: float,
         detections: int,
+        box_beta: float = 0.0,
     ) -> None:
         super().__init__(
             box_roi_pool=pool,
@@ -113,6 +120,8 @@ class RegionHeads(RoIHeads):
         self.fg_bg_sampler = Sampler(count=roi_batch, positive=0.25)
         self.masks = masks
         self.own_mask_pool = mask_pool
+        self.keypoints = None
+        self.box_beta = box_beta
 
     def forward(
         self,
@@ -127,7 +136,13 @@ class RegionHeads(RoIHeads):
             proposals, matched, labels, deltas = self.select_training_samples(proposals, targets)
             regions = self._regions(features, proposals, image_shapes)
             logits, predicted = self._predicted(regions)
-            losses = _box_losses(logits, predicted, torch.cat(labels), torch.cat(deltas))
+            losses = _box_losses(
+                logits, predicted, torch.cat(labels), torch.cat(deltas), beta=self.box_beta
+            )
+            if self.keypoints is not None:
+                losses["loss_keypoint"] = self._keypoint_loss(
+                    self.keypoints, features, proposals, matched, labels, image_shapes, targets
+                )
             if self.masks is not None:
                 losses["loss_mask"] = self._mask_loss(
                     features, regions, proposals, matched, labels, image_shapes, targets
@@ -147,7 +162,29 @@ class RegionHeads(RoIHeads):
                 results, self._mask_probabilities(features, boxes, found, image_shapes), strict=True
             ):
                 result["masks"] = probabilities
+        if self.keypoints is not None:
+            points = self.keypoints.find(features, boxes, image_shapes)
+            for result, each in zip(results, points, strict=True):
+                result["keypoints"] = each
         return results, {}
+
+    @staticmethod
+    def _keypoint_loss(
+        head: Keypoints,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        matched: list[Tensor],
+        labels: list[Tensor],
+        shapes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]],
+    ) -> Tensor:
+        objects = [label > 0 for label in labels]
+        boxes = [box[mine] for box, mine in zip(proposals, objects, strict=True)]
+        points = [
+            target["keypoints"][index[mine]]
+            for target, index, mine in zip(targets, matched, objects, strict=True)
+        ]
+        return head.loss(features, boxes, points, shapes)
 
     def _regions(
         self, features: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]
@@ -241,12 +278,13 @@ def _mean(regions: Tensor) -> Tensor:
 
 
 def _box_losses(
-    logits: Tensor, predicted: Tensor, labels: Tensor, deltas: Tensor
+    logits: Tensor, predicted: Tensor, labels: Tensor, deltas: Tensor, *, beta: float = 0.0
 ) -> dict[str, Tensor]:
-    """Cross-entropy over all regions, L1 over objects divided by all regions."""
+    """Cross-entropy over all regions, (smooth) L1 over objects divided by all regions."""
     objects = torch.where(labels > 0)[0]
     own = predicted.reshape(len(predicted), -1, 4)[objects, labels[objects]]
     return {
         "loss_classifier": F.cross_entropy(logits, labels),
-        "loss_box_reg": F.l1_loss(own, deltas[objects], reduction="sum") / max(1, len(labels)),
+        "loss_box_reg": F.smooth_l1_loss(own, deltas[objects], reduction="sum", beta=beta)
+        / max(1, len(labels)),
     }

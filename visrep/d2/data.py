@@ -8,25 +8,41 @@ import torch
 from PIL import Image
 
 from visrep.d2 import semantic
+from visrep.d2.config_text import catalogued
 from visrep.data.detection import DetectionDataset, ImageRecord
 
 
-def register(dataset: DetectionDataset) -> str:
-    """Register `dataset` in Detectron2's catalogues and return its name there; repeatable."""
+def register(dataset: DetectionDataset, name: str | None = None) -> str:
+    """Register `dataset` in Detectron2's catalogues and return its name there; repeatable.
+
+    Detectron2's programs measure it by COCO's AP.
+    """
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    name = f"visrep/{dataset.name}"
+    name = name or catalogued(dataset)
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
     if name in MetadataCatalog.list():
         MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, lambda: [dataset_dict(record) for record in dataset.records])
-    MetadataCatalog.get(name).set(thing_classes=list(dataset.classes))
+    count = dataset.keypoint_count
+    DatasetCatalog.register(
+        name, lambda: [dataset_dict(record, keypoints=count) for record in dataset.records]
+    )
+    metadata = MetadataCatalog.get(name)
+    if any(record.labels is not None for record in dataset.records):
+        metadata.set(**semantic.metadata_of(dataset))
+        return name
+    metadata.set(thing_classes=list(dataset.classes), evaluator_type="coco")
+    if dataset.keypoints is not None:
+        names = dataset.keypoints.names
+        partners = dataset.keypoints.partners or range(count)
+        pairs = [(names[a], names[b]) for a, b in enumerate(partners) if a < b]
+        metadata.set(keypoint_names=list(names), keypoint_flip_map=pairs)
     return name
 
 
-def dataset_dict(record: ImageRecord) -> dict[str, Any]:
-    """An image in Detectron2's format."""
+def dataset_dict(record: ImageRecord, *, keypoints: int = 0) -> dict[str, Any]:
+    """An image in Detectron2's format; all its objects have so many `keypoints`, or none."""
     if record.labels is not None:
         return semantic.entry_of(record)
     from detectron2.structures import BoxMode
@@ -41,6 +57,8 @@ def dataset_dict(record: ImageRecord) -> dict[str, Any]:
         }
         if box.mask is not None:
             annotation["segmentation"] = box.mask
+        if keypoints:
+            annotation["keypoints"] = list(box.keypoints or [0.0] * (3 * keypoints))
         annotations.append(annotation)
     return {
         "file_name": str(record.file),
@@ -64,6 +82,11 @@ def mapper(cfg: Any, *, training: bool) -> Any:
     from detectron2.data.detection_utils import convert_PIL_to_numpy
     from detectron2.data.transforms import AugInput
 
+    if not training and cfg.MODEL.KEYPOINT_ON:
+        # It would ask for the mirror partners of data that this process may not know.
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.KEYPOINT_ON = False
     given = DatasetMapper.from_config(cfg, is_train=training)["augmentations"]
     if cfg.MODEL.META_ARCHITECTURE == semantic.ARCHITECTURE:
         return semantic.mapper(cfg, _leaving_a_pixel(given), training=training)

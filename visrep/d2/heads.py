@@ -2,7 +2,9 @@
 
 Detectron2's own C4 head always has three bottleneck blocks, which is wrong for ResNet-18 and 34,
 and has no norm after them, which features from self-supervised weights need (arXiv 1911.05722,
-4.2). Detectron2 is imported inside functions; the classes exist after `register`.
+4.2). MoCo's `train_net.py` registers a head with that norm; a config that names it as MoCo does is
+at home in both programs. Detectron2 is imported inside functions; the classes exist after
+`register`.
 """
 
 from typing import Any
@@ -11,18 +13,29 @@ from torch import nn
 
 from visrep.d2.backbone import build_visrep_stage
 
-PLAIN = "VisrepRes5ROIHeads"
-EXTRA_NORM = "VisrepRes5ROIHeadsExtraNorm"
+PLAIN = "Res5ROIHeads"  # Detectron2's
+EXTRA_NORM = "Res5ROIHeadsExtraNorm"  # MoCo's
+VISREP_PLAIN = "VisrepRes5ROIHeads"
+VISREP_EXTRA_NORM = "VisrepRes5ROIHeadsExtraNorm"
+OF_VISREP = (VISREP_PLAIN, VISREP_EXTRA_NORM)
+
+
+def name_of(*, extra_norm: bool, own: bool) -> str:
+    """The C4 head of a config: Detectron2's or MoCo's where Detectron2's `own` ResNet holds the
+    net, else one of visrep's."""
+    if own:
+        return EXTRA_NORM if extra_norm else PLAIN
+    return VISREP_EXTRA_NORM if extra_norm else VISREP_PLAIN
 
 
 def register() -> None:
-    """Register both heads with Detectron2; a second call changes nothing."""
+    """Register with Detectron2 what it lacks of these heads; a second call changes nothing.
+
+    Whoever has a `Res5ROIHeadsExtraNorm` already, as MoCo's program has, keeps it.
+    """
     from detectron2.layers import get_norm
     from detectron2.modeling import ROI_HEADS_REGISTRY
     from detectron2.modeling.roi_heads import Res5ROIHeads
-
-    if PLAIN in ROI_HEADS_REGISTRY:
-        return
 
     class VisrepRes5ROIHeads(Res5ROIHeads):
         """The C4 head whose layer4 is that of the backbone: Detectron2's own, or MODEL.VISREP's."""
@@ -42,5 +55,9 @@ def register() -> None:
             stage.add_module("norm", get_norm(cfg.MODEL.RESNETS.NORM, channels))
             return stage, channels
 
-    for heads in (VisrepRes5ROIHeads, VisrepRes5ROIHeadsExtraNorm):
-        ROI_HEADS_REGISTRY.register(heads)
+    class Res5ROIHeadsExtraNorm(VisrepRes5ROIHeadsExtraNorm):
+        """The same, under the name that MoCo's configs have."""
+
+    for heads in (VisrepRes5ROIHeads, VisrepRes5ROIHeadsExtraNorm, Res5ROIHeadsExtraNorm):
+        if heads.__name__ not in ROI_HEADS_REGISTRY:
+            ROI_HEADS_REGISTRY.register(heads)

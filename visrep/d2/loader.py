@@ -29,7 +29,7 @@ Entry = dict[str, Any]
 class TrainingLoader:
     """Endless batches of DATASETS.TRAIN, lists of Detectron2's dicts, for this process.
 
-    Images without a box are left out.
+    Images without a box, or without a labelled keypoint where these are learned, are left out.
 
     Args:
         cfg: Detectron2's.
@@ -46,7 +46,10 @@ class TrainingLoader:
         from detectron2.data import get_detection_dataset_dicts
 
         check_batch(cfg.SOLVER.IMS_PER_BATCH)
-        entries = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=True)
+        points = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+        entries = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN, filter_empty=True, min_keypoints=points
+        )
         share = cfg.SOLVER.IMS_PER_BATCH // dist.world_size()
         self.sampler = _sampler(cfg, entries, seed=seed % 2**31)
         self.broken = broken

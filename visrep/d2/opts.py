@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from visrep.d2.backbone import add_visrep_config
-from visrep.d2.recipe import DATA, DetectionRecipe, flat
+from visrep.d2.recipe import DATA, KEYPOINTS, DetectionRecipe, flat
 from visrep.errors import ConfigError
 
 _CLIPPING = "SOLVER.CLIP_GRADIENTS"
 _OWN = "evaluation is visrep's own: leave it out"
-_OUTPUTS = "no other outputs are learned than boxes and masks: leave it out"
+_OUTPUTS = "no other outputs are learned than boxes, masks and keypoints: leave it out"
 # A setting, or a section, and what to use instead of it.
 INSTEAD = {
     "CUDNN_BENCHMARK": "visrep chooses it: leave it out",
@@ -30,7 +30,8 @@ INSTEAD = {
     "MODEL.PANOPTIC_FPN": _OUTPUTS,
     "MODEL.RETINANET": "only R-CNNs are trained: leave it out",
     "MODEL.ROI_HEADS.NUM_CLASSES": "the data say it; choose classes by detection.classes=",
-    "MODEL.ROI_KEYPOINT_HEAD": _OUTPUTS,
+    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": "use box_beta=",
+    "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": "the data say it: leave it out",
     "MODEL.SEM_SEG_HEAD": "use fcn.width= and its like, or semantic_width=",
     "MODEL.WEIGHTS": "use weights=",
     "OUTPUT_DIR": "use out=",
@@ -76,7 +77,7 @@ def check(opts: Any, recipe: DetectionRecipe) -> None:
     for key, value in _pairs(opts):
         _check("d2_opts", key, value)
     for key, value in flat(recipe.detectron2).items():
-        if key not in DATA:
+        if key not in (*DATA, KEYPOINTS):
             _check(f"task={recipe.task}, detectron2", key, value)
 
 

@@ -19,12 +19,13 @@ from visrep.nn.segmentation import GROUPS
 
 OUTPUTS = ("boxes", "masks", "keypoints", "semantic")
 HEADS = ("c4", "fpn", "fcn")
-NORMS = ("BN", "FrozenBN")
+NORMS = ("BN", "SyncBN", "naiveSyncBN", "FrozenBN")
 # Where Detectron2's config names the data and their classes; `visrep detect` has its own.
 DATA = (
     *("DATASETS.TRAIN", "DATASETS.TEST"),
     *("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.SEM_SEG_HEAD.NUM_CLASSES"),
 )
+KEYPOINTS = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"  # where some are learned
 _OF_EACH_HEAD = ("anchor_sizes", "box_pool", "rpn_pre_nms", "rpn_post_nms")
 
 
@@ -38,7 +39,8 @@ class DetectionRecipe:
         outputs: boxes, masks (with boxes), keypoints (with boxes) or semantic (a class per pixel).
         head: c4 (region features from layer3, layer4 as the head), fpn, or, for semantic, fcn
             (layer4 dilated at the stride of layer3, and dilated convolutions).
-        norm: of backbone, pyramid and C4 head: BN (trained, with the statistics of all processes)
+        norm: of backbone, pyramid and C4 head: BN (trained, with the statistics of all processes,
+            by what the machine can do), SyncBN or naiveSyncBN (the same, by that way and no other),
             or FrozenBN (statistics and scales stay the encoder's).
         freeze_at: parts that do not train and whose norms are frozen: 1 the stem, 2 also layer1,
             ..., 5 all.
@@ -59,6 +61,9 @@ class DetectionRecipe:
         fpn_first: first layer of the pyramid, 1 to 3; 2 leaves the finest map out.
         box_width: width of the two fully connected layers of the FPN box head.
         mask_width: width of the mask head.
+        keypoint_width: width of the eight convolutions of the keypoint head.
+        box_beta: offset of a box, in its units of the loss, below which the box loss is a square
+            and above which it is L1 (smooth L1, arXiv 1504.08083, eq. 3); 0 is plain L1.
         box_pool: side of the pooled regions.
         anchor_sizes: in strides; on C4 all sit on the one map, on FPN each on every level.
         anchor_ratios: height over width.
@@ -74,6 +79,8 @@ class DetectionRecipe:
         crop: for semantic: side of the square that is cut out of a training image, 0 for none.
         fcn_width, fcn_convs, fcn_dilation: of the convolutions of head=fcn.
         semantic_width: of the convolutions of the semantic head on a pyramid.
+        repeat_threshold: share of the images below which a class is rare, and images with it come
+            more often (`visrep.data.detection.repeats`); 0 for none.
         detectron2: what else its config states, nested: the names of its data sets, their number of
             classes, and settings that only it knows.
 
@@ -117,6 +124,10 @@ class DetectionRecipe:
     nms_threshold: float
     detections_per_image: int
     detectron2: Mapping[str, Any]
+    # Detectors that were kept before these were settings do not state them.
+    keypoint_width: int = 512
+    box_beta: float = 0.0
+    repeat_threshold: float = 0.0
     scales: Sequence[float] = ()
     crop: int = 0
     fcn_width: int = 256
@@ -137,16 +148,23 @@ class DetectionRecipe:
         if not 0 <= self.freeze_at <= most:
             raise ConfigError(f"freeze_at={self.freeze_at}: 0 to {most} with head={self.head}")
         counts = ("iterations", "batch_size", "max_size", "rpn_batch", "roi_batch")
-        for name in counts if self.outputs == "semantic" else (*counts, "test_size"):
+        counts = counts if self.outputs == "semantic" else (*counts, "test_size")
+        for name in (*counts, "keypoint_width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be 1 or more")
         for name in ("warmup", "precise_bn"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be 0 or more")
+        if not 0 <= self.repeat_threshold < 1:
+            raise ConfigError(
+                f"repeat_threshold={self.repeat_threshold}: a share of the images, 0 to below 1"
+            )
         if self.warmup >= self.iterations:
             raise ConfigError(
                 f"warmup={self.warmup} is not shorter than iterations={self.iterations}: lower it"
             )
+        if self.box_beta < 0:
+            raise ConfigError(f"box_beta={self.box_beta}: must be 0 or more")
         if self.lr <= 0:
             raise ConfigError(f"lr={self.lr}: must be above 0")
         if not all(0 < share < 1 for share in self.decay_at):
@@ -214,19 +232,25 @@ class DetectionRecipe:
     @property
     def beyond(self) -> list[str]:
         """The settings that only Detectron2 knows, `DATALOADER.SAMPLER_TRAIN` and so on."""
-        return [key for key in flat(self.detectron2) if key not in DATA]
+        return [key for key in flat(self.detectron2) if key not in (*DATA, KEYPOINTS)]
 
     @property
     def unsaid(self) -> list[str]:
         """What of the data Detectron2's config does not name."""
         said, kind = flat(self.detectron2), "SEM_SEG" if self.outputs == "semantic" else "ROI"
         needed = [key for key in DATA if key.startswith(("DATASETS.", f"MODEL.{kind}_"))]
+        needed += [KEYPOINTS] if self.keypoints else []
         return [key for key in needed if key not in said]
 
     @property
     def masks(self) -> bool:
         """Whether masks are learned and predicted."""
         return self.outputs == "masks"
+
+    @property
+    def keypoints(self) -> bool:
+        """Whether keypoints are learned and predicted."""
+        return self.outputs == "keypoints"
 
     @property
     def milestones(self) -> list[int]:

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from visrep.d2.recipe import DetectionRecipe
-from visrep.data.detection import ImageRecord
-from visrep.data.semantic.labels import IGNORED
+from visrep.data.detection import DetectionDataset, ImageRecord
+from visrep.data.semantic.labels import IGNORED, LabelImage
 from visrep.nn.segmentation import FCNHead, pixel_loss, to_pixels
 
 FCN_HEAD = "VisrepFCNHead"
@@ -111,15 +111,27 @@ def _norm(made: nn.Module | None) -> nn.Module:
 
 
 def entry_of(record: ImageRecord) -> dict[str, Any]:
-    """An image in Detectron2's format; it is no image with objects, of which some have none."""
+    """An image in Detectron2's format; it is no image with objects, of which some have none.
+
+    A label image whose ids are the classes' indices is named as its own programs want it.
+    """
+    labels = record.labels
+    named = isinstance(labels, LabelImage) and labels.coding.is_plain
     return {
+        **({"sem_seg_file_name": labels.file} if named else {}),
         "file_name": str(record.file),
         "image_id": record.id,
         "height": record.height,
         "width": record.width,
         "depth": record.depth,
-        "labels": record.labels,
+        "labels": labels,
     }
+
+
+def metadata_of(dataset: DetectionDataset) -> dict[str, Any]:
+    """What its catalogue says of a data set with classes of pixels, for its own evaluator."""
+    classes = list(dataset.classes)
+    return {"stuff_classes": classes, "ignore_label": IGNORED, "evaluator_type": "sem_seg"}
 
 
 def mapper(cfg: Any, augmentations: list[Any], *, training: bool) -> Any:
@@ -142,7 +154,9 @@ def mapper(cfg: Any, augmentations: list[Any], *, training: bool) -> Any:
         labels = entry["labels"].read(*size).numpy() if training else None
         seen = AugInput(convert_PIL_to_numpy(picture, cfg.INPUT.FORMAT), sem_seg=labels)
         through(seen)
-        kept = {key: value for key, value in entry.items() if key != "labels"}
+        kept = {
+            key: value for key, value in entry.items() if key not in ("labels", "sem_seg_file_name")
+        }
         kept["image"] = torch.as_tensor(np.ascontiguousarray(seen.image.transpose(2, 0, 1)))
         if training:
             kept["sem_seg"] = torch.as_tensor(seen.sem_seg.astype(np.int64))

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from visrep import dist
-from visrep.d2 import semantic
-from visrep.d2.heads import EXTRA_NORM, PLAIN
+from visrep.d2 import heads, semantic
 from visrep.d2.pkl import describe, native, settings
 from visrep.d2.recipe import DetectionRecipe, flat
 from visrep.errors import ConfigError
@@ -34,11 +33,29 @@ def problem(backbone: dict[str, Any], recipe: DetectionRecipe) -> str | None:
     return None
 
 
-def norm_name(device: torch.device) -> str:
-    """The norm that shares its statistics over processes: torch's SyncBN refuses CPU tensors."""
-    if dist.world_size() == 1:
-        return "BN"
-    return "SyncBN" if device.type == "cuda" else "naiveSyncBN"
+def norm_name(asked: str, device: torch.device) -> str:
+    """Detectron2's norm for `asked`, a recipe's: BN is the one that shares its statistics over the
+    processes that there are.
+
+    Raises:
+        ConfigError: SyncBN over CPU processes, where torch refuses it.
+    """
+    several, on_gpu = dist.world_size() > 1, device.type == "cuda"
+    if asked == "SyncBN" and several and not on_gpu:
+        raise ConfigError(
+            "norm=SyncBN: torch has it on GPUs only; norm=naiveSyncBN, or BN, which takes that here"
+        )
+    if asked != "BN" or not several:
+        return asked
+    return "SyncBN" if on_gpu else "naiveSyncBN"
+
+
+def norm_in_words(norm: str) -> str:
+    """A norm of Detectron2's, and whose statistics it takes."""
+    count = dist.world_size()
+    if norm == "FrozenBN":
+        return f"{norm}, the statistics and scales of the encoder"
+    return f"{norm}, the statistics of {'one process' if count == 1 else f'{count} processes'}"
 
 
 def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str) -> dict[str, Any]:
@@ -54,13 +71,19 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
         raise ConfigError(f"task={recipe.task}: {cannot}")
     norm = recipe.norm if recipe.norm == "FrozenBN" else norm
     fpn, trained = recipe.head == "fpn", norm != "FrozenBN"
-    config = settings(file, norm=norm, own=held_by_detectron2(file.backbone, recipe))
+    own = held_by_detectron2(file.backbone, recipe)
+    config = settings(file, norm=norm, own=own)
     model, backbone_strides = config["MODEL"], build(file.backbone).strides
     strides = recipe.strides(backbone_strides)
     model["BACKBONE"]["FREEZE_AT"] = recipe.freeze_at
     model["MASK_ON"] = recipe.masks
-    if recipe.outputs == "keypoints":
+    if recipe.keypoints:
         model["KEYPOINT_ON"] = True
+        model["ROI_KEYPOINT_HEAD"] = {
+            "NAME": "KRCNNConvDeconvUpsampleHead",
+            "CONV_DIMS": [recipe.keypoint_width] * 8,
+            "POOLER_RESOLUTION": 14,
+        }
     model["ANCHOR_GENERATOR"] = {
         "SIZES": recipe.anchors(backbone_strides),
         "ASPECT_RATIOS": [list(recipe.anchor_ratios)],
@@ -78,6 +101,8 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
         "NMS_THRESH_TEST": recipe.nms_threshold,
     }
     model["ROI_BOX_HEAD"] = {"POOLER_RESOLUTION": recipe.box_pool}
+    if recipe.box_beta:
+        model["ROI_BOX_HEAD"]["SMOOTH_L1_BETA"] = recipe.box_beta
     model["ROI_MASK_HEAD"] = {
         "NAME": "MaskRCNNConvUpsampleHead",
         "CONV_DIM": recipe.mask_width,
@@ -110,7 +135,7 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
     else:
         model["RESNETS"]["OUT_FEATURES"] = ["res4"]
         model["ROI_HEADS"] |= {
-            "NAME": EXTRA_NORM if recipe.extra_norm else PLAIN,
+            "NAME": heads.name_of(extra_norm=recipe.extra_norm, own=own),
             "IN_FEATURES": ["res4"],
         }
         model["RPN"]["IN_FEATURES"] = ["res4"]
@@ -142,6 +167,11 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
     if recipe.outputs == "semantic":
         levels = [f"p{int(math.log2(stride))}" for stride in strides[:-1]]
         merge(config, semantic.settings(recipe, levels=levels, strides=strides, norm=norm))
+    if recipe.repeat_threshold:
+        config["DATALOADER"] = {
+            "SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
+            "REPEAT_THRESHOLD": recipe.repeat_threshold,
+        }
     merge(config, recipe.detectron2)
     return config
 

@@ -54,6 +54,9 @@ def of_detection(dataset: DetectionDataset) -> dict[str, Any]:
         known: tuple[object, ...] = (record.height, record.width, record.boxes)
         if record.labels is not None:
             known = (*known, record.labels.content())
+        points = [box.keypoints for box in record.boxes]
+        if any(point is not None for point in points):
+            known = (*known, points)
         return f"{_bytes(Path(record.file))} {zlib.crc32(repr(known).encode()):08x}"
 
     images = ((record.id, content(record)) for record in dataset.records)

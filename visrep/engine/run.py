@@ -143,7 +143,7 @@ class Run:
             self.record(task=task, dataset=dataset, metric=metric, value=value, **about)
 
 
-def open_run(cfg: DictConfig, *, computed: Sequence[str] = ()) -> Run:
+def open_run(cfg: DictConfig, *, computed: Sequence[str] = (), fixed_shapes: bool = True) -> Run:
     """Make the folder `cfg.out`, set device and threads, start the log.
 
     A folder that holds something is refused unless `resume=auto|must` or `overwrite=true`, where
@@ -152,6 +152,8 @@ def open_run(cfg: DictConfig, *, computed: Sequence[str] = ()) -> Run:
     Args:
         computed: dotted keys whose null stands for a value that the command finds out and states
             with `Run.settle`.
+        fixed_shapes: inputs are of one size, for which cuDNN looks for its fastest kernels once;
+            it would look anew for every other size.
 
     Raises:
         ConfigError: the folder is not empty; another command works in it; `resume=must` finds none;
@@ -168,7 +170,7 @@ def open_run(cfg: DictConfig, *, computed: Sequence[str] = ()) -> Run:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
     elif device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = fixed_shapes
         torch.set_float32_matmul_precision("high")
     begun = _claim(out, plain) if dist.is_main() else None
     if begun is not None:
@@ -231,6 +233,8 @@ def _claim(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
         raise UserError(
             f"out={out}: {error.strerror or error}; choose a folder that can be written to"
         ) from error
+    if filled:
+        _require_whole(out)
     return continuing.begun(out) if filled else None
 
 
@@ -242,6 +246,15 @@ def _holds_something(out: Path) -> bool:
     return out.is_dir() and any(
         entry.name not in early and not files.is_temporary(entry) for entry in out.iterdir()
     )
+
+
+def _require_whole(out: Path) -> None:
+    """What a run that goes on would meet only at its end is told at its beginning."""
+    snapshots, kept = out / "snapshots", out / "results.jsonl"
+    if snapshots.exists() and not snapshots.is_dir():
+        raise UserError(f"{snapshots} is a file, where snapshots should be kept: move it away")
+    if kept.exists():
+        results.read(kept)
 
 
 def _require_run(out: Path) -> None:

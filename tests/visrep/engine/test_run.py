@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
@@ -211,6 +212,17 @@ def test_rests_of_a_killed_start_do_not_fill_a_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".config*"))
 
 
+@pytest.mark.parametrize("name", ["snapshots", "results.jsonl"])
+def test_what_cannot_be_kept_at_the_end_is_told_at_the_beginning(tmp_path: Path, name) -> None:
+    begun(tmp_path)
+    if name == "results.jsonl":
+        (tmp_path / name).write_text("no record\n")
+    else:
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=name):
+        begin(tmp_path, resume="auto")
+
+
 def test_a_resumed_run_records_nothing_twice(tmp_path: Path) -> None:
     about: Any = {"task": "t", "dataset": "d", "of": "it", "weights": "w"}
     begun(tmp_path)
@@ -218,3 +230,17 @@ def test_a_resumed_run_records_nothing_twice(tmp_path: Path) -> None:
     begin(tmp_path).record_all({"top1": 1.5, "top5": 3}, **about)
     found = [(r.metric, r.value) for r in results.read(tmp_path / "results.jsonl")]
     assert found == [("top1", 1.5), ("top5", 3.0)]
+
+
+def test_kernels_are_looked_for_where_all_inputs_have_one_size(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("visrep.engine.parallel.join", lambda _: torch.device("cuda"))
+    for name in ("benchmark", "allow_tf32"):  # what they were is put back
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+    before = torch.get_float32_matmul_precision()
+    try:
+        open_run(settings(tmp_path / "one"))
+        assert torch.backends.cudnn.benchmark
+        open_run(settings(tmp_path / "many"), fixed_shapes=False)
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.set_float32_matmul_precision(before)

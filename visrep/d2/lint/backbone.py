@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 
+from visrep.d2 import heads
 from visrep.d2.lint.config import Config
 from visrep.d2.lint.finding import FATAL, NOTE, WARNING, Finding, lines
 from visrep.d2.lint.net import head_of, is_own, is_resnet
 from visrep.nn.resnet import BASIC
-
-_EXTRA_NORM = "Res5ROIHeadsExtraNorm"
 
 
 def check_net(config: Config) -> Iterator[Finding]:
@@ -82,13 +81,22 @@ def _check_c4(config: Config) -> Iterator[Finding]:
             "stays random, or takes tensors that are not meant for it",
             "use the FPN, or visrep's own backbone and head: visrep convert ... task=voc0712_c4",
         )
-    if head in ("Res5ROIHeads", "VisrepRes5ROIHeads"):
+    if not own and head not in heads.OF_VISREP:
+        yield Finding(
+            FATAL,
+            "c4-stage",
+            f"{config.shown('MODEL.ROI_HEADS.NAME')}, over {config['MODEL.BACKBONE.NAME']}",
+            "its res5 is that of Detectron2's ResNet and not of MODEL.VISREP: it stays random, or "
+            "takes tensors that are not meant for it",
+            lines({"MODEL.ROI_HEADS.NAME": f"Visrep{head}"}),
+        )
+    if head in (heads.PLAIN, heads.VISREP_PLAIN):
         yield Finding(
             WARNING,
             "extra-norm",
             config.shown("MODEL.ROI_HEADS.NAME"),
             "no norm follows res5; the published C4 results of self-supervised weights have one, "
             "without which their features are of the wrong scale for the head (MoCo, 4.2)",
-            lines({"MODEL.ROI_HEADS.NAME": _EXTRA_NORM})
+            lines({"MODEL.ROI_HEADS.NAME": heads.name_of(extra_norm=True, own=own)})
             + "\nand register such a head: MoCo's train_net.py, or visrep's visrep.d2.heads",
         )

@@ -8,6 +8,7 @@ its own or a dotted end of it, if the shapes agree.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from visrep.d2 import heads
 from visrep.d2.lint.config import Config
 from visrep.d2.pkl import DEPTHS, detectron2_name
 from visrep.d2.weights import place_of
@@ -16,7 +17,6 @@ from visrep.nn.resnet import BASIC, BLOCKS
 from visrep.weights.encoder_file import build, shapes_of
 
 Shape = tuple[int, ...]
-C4_HEADS = ("Res5ROIHeads", "VisrepRes5ROIHeads")
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -25,7 +25,11 @@ def head_of(config: Config) -> str:
     if "fpn" in config["MODEL.BACKBONE.NAME"]:
         return "fpn"
     whole = config["MODEL.META_ARCHITECTURE"] == "GeneralizedRCNN"
-    return "c4" if whole and config["MODEL.ROI_HEADS.NAME"].startswith(C4_HEADS) else "plain"
+    return (
+        "c4"
+        if whole and config["MODEL.ROI_HEADS.NAME"].startswith((heads.PLAIN, heads.VISREP_PLAIN))
+        else "plain"
+    )
 
 
 def is_resnet(config: Config) -> bool:

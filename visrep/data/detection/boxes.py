@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,8 @@ class Box:
         mask: compressed run-length code as pycocotools has it, `counts` a str; or None.
         area: what COCO's file states, by which objects are small, medium or large; or None.
         stated: a box of COCO's file that `xyxy` is a part of, which its evaluation reads; or None.
+        keypoints: x, y and flag of each of the data set's keypoints, in one row: see
+            `visrep.data.detection.keypoints.KeypointReader`; None where none is labelled.
     """
 
     xyxy: tuple[float, float, float, float]
@@ -38,6 +41,8 @@ class Box:
     mask: dict[str, Any] | None = None
     area: float | None = None
     stated: tuple[float, float, float, float] | None = None
+    # What a run remembers of its data is made of the other fields' repr.
+    keypoints: tuple[float, ...] | None = field(default=None, repr=False)
 
 
 class PixelLabels(Protocol):
@@ -102,6 +107,55 @@ class ImageRecord:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Keypoints:
+    """The keypoints of a data set, in the order in which each of its objects has them.
+
+    Attributes:
+        names: K of them.
+        partners: for each, the position of what it is in a mirror, its own where it stays; None
+            where nothing says so.
+        skeleton: positions that a picture joins, in pairs.
+        sigmas: K, for the evaluation (OKS).
+        sigmas_of: where they are from, in a word or two: COCO, stated, not stated.
+    """
+
+    names: tuple[str, ...]
+    partners: tuple[int, ...] | None
+    skeleton: tuple[tuple[int, int], ...]
+    sigmas: tuple[float, ...]
+    sigmas_of: str
+
+    @classmethod
+    def from_dict(cls, stated: Mapping[str, Any]) -> "Keypoints | None":
+        """What `dataclasses.asdict` made of one, as json keeps it; None of nothing."""
+        if not stated:
+            return None
+        partners = stated["partners"]
+        return cls(
+            names=tuple(stated["names"]),
+            partners=None if partners is None else tuple(partners),
+            skeleton=tuple((a, b) for a, b in stated["skeleton"]),
+            sigmas=tuple(stated["sigmas"]),
+            sigmas_of=stated["sigmas_of"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Federated:
+    """What LVIS says of its labels, which are not complete; by the names of classes.
+
+    Attributes:
+        frequency: of each class, r, c or f: in few, some or many training images.
+        absent: of each image by its id, classes that were looked for and are not there.
+        incomplete: of each image by its id, classes of which some objects are not labelled.
+    """
+
+    frequency: dict[str, str]
+    absent: dict[str, frozenset[str]]
+    incomplete: dict[str, frozenset[str]]
+
+
 @dataclass
 class DetectionDataset:
     """Images with boxes of `classes`.
@@ -109,7 +163,11 @@ class DetectionDataset:
     Attributes:
         skipped: one line for each problem that was met.
         ignored: boxes of each class that was not chosen.
+        keypoints: of its objects; None without any.
         broken: counts files that cannot be read; without another, none is tolerated.
+        federated: of LVIS, by whose rules such data are measured; else None.
+        void: of Cityscapes, by whose rules such masks are measured: of each image by its id, the
+            run-length code of the pixels that count for nothing; else None.
     """
 
     name: str
@@ -118,9 +176,17 @@ class DetectionDataset:
     skipped: list[str] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)
     broken: BrokenImages = field(default_factory=lambda: BrokenImages(0.0, 0), compare=False)
+    keypoints: Keypoints | None = None
+    federated: Federated | None = None
+    void: dict[str, dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         self.broken.total = self.broken.total or len(self.records)
+
+    @property
+    def keypoint_count(self) -> int:
+        """K, the number of keypoints of an object; 0 without any."""
+        return 0 if self.keypoints is None else len(self.keypoints.names)
 
 
 def with_depth(dataset: DetectionDataset, depth: Any) -> DetectionDataset:
@@ -137,8 +203,10 @@ def with_depth(dataset: DetectionDataset, depth: Any) -> DetectionDataset:
     return dataset
 
 
-def trainable(dataset: DetectionDataset, *, masks: bool) -> list[ImageRecord]:
-    """The images to train on: those with an object.
+def trainable(
+    dataset: DetectionDataset, *, masks: bool, keypoints: bool = False
+) -> list[ImageRecord]:
+    """The images to train on: those with an object, and a labelled keypoint if these are learned.
 
     Raises:
         UserError: there is none, or an object has no mask though `masks` are to be learned.
@@ -146,6 +214,13 @@ def trainable(dataset: DetectionDataset, *, masks: bool) -> list[ImageRecord]:
     records = [r for r in dataset.records if any(not box.crowd for box in r.boxes)]
     if not records:
         raise UserError(f"{dataset.name}: no image has a box, so there is nothing to train on")
+    if keypoints:
+        records = [r for r in records if any(box.keypoints for box in r.boxes)]
+        if not records:
+            raise UserError(
+                f"{dataset.name}: no object has a labelled keypoint, so none can be learned; use "
+                "outputs=boxes, or data with keypoints (detection=coco_keypoints)"
+            )
     for record in records if masks else ():
         if any(box.mask is None and not box.crowd for box in record.boxes):
             raise UserError(

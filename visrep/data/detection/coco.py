@@ -1,4 +1,4 @@
-"""COCO's json: boxes, masks as polygons or run-length codes."""
+"""COCO's json: boxes, masks as polygons or run-length codes, keypoints."""
 
 import json
 import logging
@@ -19,6 +19,8 @@ from visrep.data.detection.boxes import (
 )
 from visrep.data.detection.classes import choose, say_ignored
 from visrep.data.detection.fields import field, flag, identity, number, side
+from visrep.data.detection.keypoints import reader as keypoint_reader
+from visrep.data.detection.places import located, present
 from visrep.data.detection.segmentation import read_mask
 from visrep.data.images import BrokenImage, image_size
 from visrep.errors import ConfigError, UserError
@@ -32,8 +34,12 @@ def read_coco(
     *,
     classes: Sequence[str] | None = None,
     masks: bool = True,
+    keypoints: bool = False,
+    keypoint_flips: Any = None,
+    keypoint_sigmas: Any = None,
     on_bad: str = "report",
     depth: Any = "auto",
+    root: str | Path | None = None,
 ) -> DetectionDataset:
     """Read a json of COCO's form, whose file names are relative to `image_root`.
 
@@ -45,22 +51,69 @@ def read_coco(
             order of their ids.
         masks: also read the segmentations (seconds to a minute for all of COCO). One that cannot
             be read leaves its box without a mask, and is reported.
+        keypoints: also read these, of the classes whose categories name some. What cannot be read
+            is left out, and reported.
+        keypoint_flips, keypoint_sigmas: see `visrep.data.detection.keypoints.reader`.
         on_bad, depth: as for `visrep.data.detection.voc.read_voc`.
+        root: the folder of the data, which both paths may begin with (`places.located`).
 
     Raises:
-        UserError: the file is no json of this form, names an image that is not there, has an id of
-            an image or a name or id of a category twice, or an annotation refers to an image or
-            category that the file has not, or has a value that says nothing.
+        UserError: the file is not there, is no json of this form, names an image that is not there,
+            has an id of an image or a name or id of a category twice, or an annotation refers to an
+            image or category that the file has not, or has a value that says nothing.
     """
     if annotations is None or image_root is None:
         raise ConfigError("this data needs a folder: add detection.root=PATH")
-    path = Path(annotations).expanduser()
-    content = _load(path)
-    folder = existing_folder(image_root, "detection.root (or image_root of the part)")
+    path = present(located(annotations, root), root)
+    content = load(path)
+    folder = existing_folder(
+        located(image_root, root), "detection.root (or image_root of the part)"
+    )
+    return from_content(
+        path,
+        content,
+        folder,
+        classes=classes,
+        masks=masks,
+        keypoints=keypoints,
+        keypoint_flips=keypoint_flips,
+        keypoint_sigmas=keypoint_sigmas,
+        on_bad=on_bad,
+        depth=depth,
+    )
+
+
+def from_content(
+    path: Path,
+    content: dict[str, Any],
+    folder: Path,
+    *,
+    classes: Sequence[str] | None,
+    masks: bool,
+    keypoints: bool = False,
+    keypoint_flips: Any = None,
+    keypoint_sigmas: Any = None,
+    on_bad: str,
+    depth: Any,
+) -> DetectionDataset:
+    """The data set of what `load` read of the file `path`, whose images are in `folder`.
+
+    Arguments and errors are those of `read_coco`.
+    """
     names = _categories(path, content["categories"])
     known = choose(list(names.values()), classes, str(path))
     index = {name: i for i, name in enumerate(known)}
     problems = Problems(on_bad)
+    points = None
+    if keypoints:
+        points = keypoint_reader(
+            path,
+            content["categories"],
+            known,
+            flips=keypoint_flips,
+            sigmas=keypoint_sigmas,
+            told=problems,
+        )
     ignored: Counter[str] = Counter()
     records = _images(path, content["images"], folder)
     for i, entry in enumerate(_each_once(path, content["annotations"], problems)):
@@ -83,16 +136,20 @@ def read_coco(
         box = _box(entry, record, where, problems, masks=masks)
         if box is not None:
             box.category = index[name]
+            if points is not None:
+                size = (record.height, record.width)
+                box.keypoints = points.read(entry, name, size, where, problems)
             record.boxes.append(box)
     say_ignored(ignored, str(path))
     lines = problems.close(path.stem)
     dataset = DetectionDataset(path.stem, known, list(records.values()), lines, ignored)
+    if points is not None and points.places:
+        dataset.keypoints = points.keypoints
     return with_depth(dataset, depth)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    if not path.parent.is_dir():
-        raise UserError(f"cannot read {path}: there is no folder {path.parent}; correct the path")
+def load(path: Path) -> dict[str, Any]:
+    """The lists of a file of COCO's form. Raises UserError where it is none."""
     try:
         content = json.loads(path.read_bytes())  # with or without a byte order mark
     except OSError as error:

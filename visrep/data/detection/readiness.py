@@ -14,6 +14,7 @@ from pathlib import Path
 
 from visrep.data.detection.boxes import DetectionDataset, ImageRecord, trainable
 from visrep.data.detection.classes import nearest
+from visrep.data.detection.keypoints import check_same
 from visrep.data.detection.segmentation import box_mask
 from visrep.data.endings import examine
 from visrep.data.images import BrokenImage, BrokenImages, UnknownRange
@@ -34,6 +35,7 @@ def ready(
     chosen: bool,
     masks: bool,
     max_broken: float,
+    keypoints: bool = False,
 ) -> tuple[DetectionDataset, DetectionDataset]:
     """Both parts as a detector is trained and measured on them, with the classes of `train`.
 
@@ -44,6 +46,7 @@ def ready(
     Args:
         chosen: the user has named the classes.
         max_broken: share of either part that may be unreadable.
+        keypoints: are learned; both parts must have the same.
 
     Raises:
         ConfigError: a chosen class that neither part has.
@@ -52,8 +55,10 @@ def ready(
     """
     test = matched(train, test, chosen=chosen)
     train = sound(train, max_broken=max_broken)
-    trainable(train, masks=False)
-    test = measurable(test, masks=masks, max_broken=max_broken)
+    trainable(train, masks=False, keypoints=keypoints)
+    if keypoints:
+        check_same(train, test.keypoints.names if test.keypoints else (), test.name)
+    test = measurable(test, masks=masks, max_broken=max_broken, keypoints=keypoints)
     twins = same_files(_paths(train), _paths(test))
     if twins:
         line = overlap_line(twins, train=train.name, test=test.name, images=len(test.records))
@@ -61,15 +66,19 @@ def ready(
     return (with_masks(train) if masks else train), test
 
 
-def measurable(test: DetectionDataset, *, masks: bool, max_broken: float) -> DetectionDataset:
+def measurable(
+    test: DetectionDataset, *, masks: bool, max_broken: float, keypoints: bool = False
+) -> DetectionDataset:
     """`test` without broken images within the tolerance, once it is sure that it can be measured.
 
     Raises UserError as `ready` does.
     """
-    return require_objects(sound(test, max_broken=max_broken), masks=masks)
+    return require_objects(sound(test, max_broken=max_broken), masks=masks, keypoints=keypoints)
 
 
-def require_objects(test: DetectionDataset, *, masks: bool) -> DetectionDataset:
+def require_objects(
+    test: DetectionDataset, *, masks: bool, keypoints: bool = False
+) -> DetectionDataset:
     """`test`, which has something to be found and no id twice. Raises UserError otherwise."""
     ids = Counter(record.id for record in test.records)
     double = [id_ for id_, count in ids.items() if count > 1]
@@ -81,6 +90,8 @@ def require_objects(test: DetectionDataset, *, masks: bool) -> DetectionDataset:
             f"{test.name}: no image has an object to be found, so nothing can be measured; choose "
             "another test part, or annotate it"
         )
+    if keypoints and not any(box.keypoints for box in wanted):
+        raise UserError(f"{test.name}: no object has a labelled keypoint; use outputs=boxes")
     lost = sum(box.mask is None for box in wanted) if masks else 0
     if lost == len(wanted):
         raise UserError(f"{test.name}: no object has a mask; use outputs=boxes")

@@ -115,6 +115,7 @@ C4_CASES = [
     ("STRIDE_IN_1X1: False, ", "", "stride", "fatal", "STRIDE_IN_1X1: false"),
     ("FREEZE_AT: 0", "FREEZE_AT: 2", "frozen-stages", "warning", "FREEZE_AT: 0"),
     ("ExtraNorm", "", "extra-norm", "warning", "NAME: Res5ROIHeadsExtraNorm"),
+    ("NAME: Res5", "NAME: VisrepRes5", "no-weights", "note", ""),
     ("NORM: SyncBN", "NORM: BN", "norm", "note", "NORM: SyncBN"),
     ("BASE_LR: 0.02", "BASE_LR: 0.16", "learning-rate", "warning", "BASE_LR: 0.02"),
     ("BASE_LR: 0.02", "BASE_LR: 0.025", "learning-rate", "note", "BASE_LR: 0.02"),
