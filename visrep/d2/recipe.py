@@ -147,9 +147,11 @@ class DetectionRecipe:
         most = 4 if self.head == "c4" else 5  # on C4, layer4 is the head
         if not 0 <= self.freeze_at <= most:
             raise ConfigError(f"freeze_at={self.freeze_at}: 0 to {most} with head={self.head}")
-        counts = ("iterations", "batch_size", "max_size", "rpn_batch", "roi_batch")
-        counts = counts if self.outputs == "semantic" else (*counts, "test_size")
-        for name in (*counts, "keypoint_width"):
+        counts = ["iterations", "batch_size", "max_size", "rpn_batch", "roi_batch"]
+        counts += (
+            ["keypoint_width"] if self.outputs == "semantic" else ["keypoint_width", "test_size"]
+        )
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be 1 or more")
         for name in ("warmup", "precise_bn"):
