@@ -116,9 +116,9 @@ def entry_of(record: ImageRecord) -> dict[str, Any]:
     A label image whose ids are the classes' indices is named as its own programs want it.
     """
     labels = record.labels
-    named = isinstance(labels, LabelImage) and labels.coding.is_plain
+    plain = isinstance(labels, LabelImage) and labels.coding.is_plain
     return {
-        **({"sem_seg_file_name": labels.file} if named else {}),
+        **({"sem_seg_file_name": labels.file} if plain else {}),  # type: ignore[union-attr]
         "file_name": str(record.file),
         "image_id": record.id,
         "height": record.height,
@@ -154,9 +154,8 @@ def mapper(cfg: Any, augmentations: list[Any], *, training: bool) -> Any:
         labels = entry["labels"].read(*size).numpy() if training else None
         seen = AugInput(convert_PIL_to_numpy(picture, cfg.INPUT.FORMAT), sem_seg=labels)
         through(seen)
-        kept = {
-            key: value for key, value in entry.items() if key not in ("labels", "sem_seg_file_name")
-        }
+        own_labels = ("labels", "sem_seg_file_name")
+        kept = {key: value for key, value in entry.items() if key not in own_labels}
         kept["image"] = torch.as_tensor(np.ascontiguousarray(seen.image.transpose(2, 0, 1)))
         if training:
             kept["sem_seg"] = torch.as_tensor(seen.sem_seg.astype(np.int64))
