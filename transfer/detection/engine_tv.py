@@ -60,8 +60,7 @@ def train(
     log_every: int,
 ) -> Detector | Segmenter:
     """Train a detector on `dataset` with the one training loop; it comes back in eval mode."""
-    semantic = recipe.outputs == "semantic"
-    detector = (Segmenter if semantic else Detector)(
+    detector = _net(
         encoder=encoder,
         classes=len(dataset.classes),
         keypoints=dataset.keypoint_count,
@@ -76,7 +75,7 @@ def train(
     if dist.world_size() > 1:
         set_batchnorm(detector, mode="sync")
     task = DetectionTask(detector)
-    source = LabelBatches if semantic else TrainingBatches
+    source = LabelBatches if recipe.outputs == "semantic" else TrainingBatches
     batches = source(dataset, recipe=recipe, seed=run.seed, workers=workers)
     groups = optim.parameter_groups(
         task, lr=recipe.lr, weight_decay=recipe.weight_decay, exclude=["norm"]
@@ -118,11 +117,35 @@ def load(file: DetectorFile, device: torch.device) -> Detector | Segmenter:
 def empty(file: DetectorFile) -> Detector | Segmenter:
     """The net that `file` names, without its tensors."""
     recipe = DetectionRecipe(**file.recipe)
-    return (Segmenter if recipe.outputs == "semantic" else Detector)(
+    return _net(
         encoder=ResNet(**file.backbone),
         classes=len(file.classes),
         keypoints=len(file.keypoints.get("names", [])),
         recipe=recipe,
         preprocess=Preprocess.from_dict(file.preprocess),
         seed=0,
+    )
+
+
+def _net(
+    *,
+    encoder: ResNet,
+    classes: int,
+    keypoints: int,
+    recipe: DetectionRecipe,
+    preprocess: Preprocess,
+    seed: int,
+) -> Detector | Segmenter:
+    """The net of a recipe; only one that finds objects has `keypoints`."""
+    if recipe.outputs == "semantic":
+        return Segmenter(
+            encoder=encoder, classes=classes, recipe=recipe, preprocess=preprocess, seed=seed
+        )
+    return Detector(
+        encoder=encoder,
+        classes=classes,
+        keypoints=keypoints,
+        recipe=recipe,
+        preprocess=preprocess,
+        seed=seed,
     )

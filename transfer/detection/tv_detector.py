@@ -255,7 +255,7 @@ def _heads(
 
 
 def _keypoints(
-    boxes: AlignedRoIAlign, backbone: _C4 | _Pyramid, count: int, recipe: DetectionRecipe
+    boxes: AlignedRoIAlign, backbone: _C4 | Pyramid, count: int, recipe: DetectionRecipe
 ) -> Keypoints:
     """Pooled from the maps that boxes are pooled from."""
     pool = AlignedRoIAlign(maps=boxes.featmap_names, strides=boxes.strides, output_size=POOL)
