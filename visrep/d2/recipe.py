@@ -21,7 +21,7 @@ OUTPUTS = ("boxes", "masks", "keypoints", "semantic")
 HEADS = ("c4", "fpn", "fcn")
 NORMS = ("BN", "SyncBN", "naiveSyncBN", "FrozenBN")
 # Where Detectron2's config names the data and their classes; `visrep detect` has its own.
-DATA = (
+DATA = (  # the numbers of classes of objects and of pixels
     *("DATASETS.TRAIN", "DATASETS.TEST"),
     *("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.SEM_SEG_HEAD.NUM_CLASSES"),
 )
