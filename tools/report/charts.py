@@ -1,4 +1,4 @@
-"""The geometry of a line chart; `templates/chart.html` draws it as SVG.
+"""The geometry of line charts and histograms; `templates/chart.html` draws them as SVG.
 
 Lengths are in the chart's own units; a phone shows it at about that size in pixels.
 """
@@ -33,8 +33,9 @@ class Chart:
         rows, columns: (position, value) of the ticks.
         levels: (position, position of the label, name, value) of the dashed lines.
         curves: (kind, points) of the lines.
-        bars: (kind, position across, highest, lowest) of the deviations.
+        whiskers: (kind, position across, highest, lowest) of the deviations.
         key: (name, kind), each once.
+        bars: (kind, left, top, width, height).
     """
 
     title: str
@@ -44,8 +45,9 @@ class Chart:
     columns: list[Point]
     levels: list[tuple[float, float, str, float]]
     curves: list[tuple[str, list[Point]]]
-    bars: list[tuple[str, float, float, float]]
     key: list[tuple[str, str]]
+    whiskers: list[tuple[str, float, float, float]] = field(default_factory=list)
+    bars: list[tuple[str, float, float, float, float]] = field(default_factory=list)
 
 
 def ticks(low: float, high: float, *, most: int = 5) -> list[float]:
@@ -103,7 +105,6 @@ def chart(
     return Chart(
         title=title,
         y_label=y_label,
-        x_label=x_label,
         rows=[(down(value), value) for value in ticks(low, high)],
         columns=[
             (across(value), value)
@@ -111,12 +112,51 @@ def chart(
         ],
         levels=lines,
         curves=curves,
-        bars=[
+        whiskers=[
             (curve.kind, across(x), down(high), down(low))
             for curve in series
             for x, low, high in _ends(curve)
         ],
         key=list(dict.fromkeys((curve.name, curve.kind) for curve in series)),
+        x_label=x_label,
+    )
+
+
+def histogram(
+    edges: Sequence[float], counts: Mapping[tuple[str, str], Sequence[int]], *, title: str
+) -> Chart:
+    """Lay out counts per bin, side by side for each (name, kind), on a scale of powers of ten.
+
+    `edges` are one more than the bins, rising, all bins of one width. The scale begins at half a
+    detection, so that one can be seen.
+    """
+    most = max(1, *(count for each in counts.values() for count in each))
+    top, low = math.log10(most * 1.5), math.log10(0.5)
+
+    def across(x: float) -> float:
+        return LEFT + (x - edges[0]) / (edges[-1] - edges[0]) * (RIGHT - LEFT)
+
+    def down(count: float) -> float:
+        return BOTTOM - (math.log10(count) - low) / (top - low) * (BOTTOM - TOP)
+
+    width = (across(edges[1]) - across(edges[0])) * 0.86 / len(counts)
+    bars = [
+        (kind, across(left) + place * width, down(count), width, BOTTOM - down(count))
+        for place, ((_, kind), each) in enumerate(counts.items())
+        for left, count in zip(edges, each, strict=False)
+        if count
+    ]
+    powers = [10.0**power for power in range(int(math.log10(most)) + 1)]
+    return Chart(
+        title=title,
+        y_label="detections",
+        rows=[(down(value), value) for value in powers],
+        columns=[(across(value), value) for value in ticks(edges[0], edges[-1])],
+        levels=[],
+        curves=[],
+        key=list(counts),
+        x_label="score",
+        bars=bars,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from visrep import dist, groups
@@ -24,11 +25,19 @@ from visrep.data import identity
 from visrep.data.detection import DetectionDataset, readiness
 from visrep.data.detection import labels as labelling
 from visrep.data.detection.keypoints import check_mirror, check_same
+from visrep.data.preprocess import Preprocess
 from visrep.engine.run import Run, open_run
-from visrep.errors import ConfigError
+from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
 from visrep.paths import config_dir
-from visrep.transfer.detection import detector_file, engine_d2, engine_tv, measuring, translation
+from visrep.transfer.detection import (
+    detector_file,
+    engine_d2,
+    engine_tv,
+    measuring,
+    translation,
+    whole_config,
+)
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.frozen.features import frozen_encoder
 from visrep.weights.foreign import Choice
@@ -129,15 +138,58 @@ def _train_and_measure(cfg: DictConfig) -> None:
             classes=list(train.classes),
             encoder=sha256,
             init=str(cfg.init),
-            config=detector.config.dump() if engine == "detectron2" else "",
+            config="",
             opts=list(cfg.d2_opts),
             labels=labels,
             keypoints=asdict(train.keypoints) if recipe.keypoints and train.keypoints else {},
             tensors=detector.state(),
         )
+        if engine == "detectron2":
+            about: dict[str, Any] = {"recipe": recipe, "backbone": encoder.spec}
+            file.config = whole_config.text(
+                cfg, detector.config.dump(), **about, train=train, test=test
+            )
         if dist.is_main():
             run.log.info("wrote %s", detector_file.save(run.out, file))
     measuring.predict_and_measure(run, detector, test, file, engine=engine)
+
+
+def also_shown(cfg: DictConfig) -> str:
+    """What --dry-run shows besides: Detectron2's whole config, where Detectron2 would train.
+
+    Raises:
+        ConfigError: settings that the engine cannot follow.
+    """
+    if cfg.detector is not None:
+        return ""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    recipe = DetectionRecipe.read(config)
+    engine, reason = choose_engine(cfg.engine)
+    refuse(recipe, engine, opts=config["d2_opts"])
+    if engine != "detectron2":
+        return f"# engine: {engine} ({reason})\n"
+    try:
+        named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
+        train, test = _classes_of_both(cfg)
+    except UserError as error:
+        return f"# Detectron2's config hangs on the weights and data: {error}\n"
+    with torch.device("meta"):
+        encoder = ResNet(**with_stem_stride(named.backbone, cfg.stem_stride))
+    cuda = torch.cuda.is_available() and cfg.device in ("auto", "cuda")
+    device = torch.device("cuda" if cuda else "cpu")
+    run = Run(Path(cfg.out), device, seed=int(cfg.seed), config=config, command="")
+    made = engine_d2.configure(
+        encoder,
+        Preprocess.from_dict(named.preprocess),
+        train,
+        recipe,
+        run=run,
+        workers=int(cfg.workers),
+        opts=config["d2_opts"],
+    )
+    about: dict[str, Any] = {"recipe": recipe, "backbone": encoder.spec}
+    whole = whole_config.text(cfg, made.dump(), **about, train=train, test=test)
+    return f"---\n# Detectron2's config of this run, complete, on {device.type}\n#\n{whole}"
 
 
 def _measure_kept(cfg: DictConfig) -> None:
@@ -266,6 +318,15 @@ def read_data(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
         max_broken=float(cfg.max_broken),
         keypoints=outputs == "keypoints",
     )
+
+
+def _classes_of_both(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
+    """detection.train and detection.test as they are, with their classes by name."""
+    train, test = (_part(cfg, name, outputs=str(cfg.outputs)) for name in ("train", "test"))
+    if train is None or test is None:
+        raise ConfigError("detection needs data to train and to test on: choose both")
+    chosen = cfg.detection.get("classes") is not None
+    return train, readiness.matched(train, test, chosen=chosen)
 
 
 def _part(cfg: DictConfig, name: str, *, outputs: str) -> DetectionDataset | None:

@@ -21,7 +21,7 @@ from visrep.d2.loader import TrainingLoader
 from visrep.d2.log import diverged, logged_to
 from visrep.d2.recipe import DetectionRecipe
 from visrep.d2.settings import detection_settings, merge, norm_name
-from visrep.d2.weights import place
+from visrep.d2.verify import place_verified
 from visrep.data.detection import DetectionDataset, Keypoints, trainable
 from visrep.data.preprocess import Preprocess
 from visrep.engine import parallel, snapshot
@@ -94,6 +94,8 @@ def train(
     Raises:
         ConfigError: a setting that Detectron2 does not know or does not read in this training, or
             a precision it cannot do here.
+        CheckFailed: the model does not compute the encoder's features, or its config has a known
+            mistake.
         Diverged: the loss, or a proposal, is not finite.
     """
     from detectron2.engine import hooks
@@ -112,7 +114,8 @@ def train(
     with logged_to(run.out), diverged():
         _seed(run, "weights")
         model = build_model(cfg)
-        place(model, encoder)
+        for line in place_verified(model, cfg, encoder, preprocess):
+            run.log.info("%s", line)
         optimizer = _optimizer(cfg, model)
         order = derive_seed(run.seed, "order")
         loader = TrainingLoader(cfg, seed=order, start=start, broken=dataset.broken)

@@ -20,7 +20,7 @@ from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.resnet import ResNet
-from visrep.transfer.detection import detector_file
+from visrep.transfer.detection import detector_file, tv_features
 from visrep.transfer.detection.batches import TrainingBatches
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.tv_detector import Detector
@@ -65,6 +65,7 @@ def train(
         preprocess=preprocess,
         seed=run.seed,
     )
+    run.log.info("%s", tv_features.verified(detector, encoder))
     if dist.world_size() > 1:
         set_batchnorm(detector, mode="sync")
     task = DetectionTask(detector)

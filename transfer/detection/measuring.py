@@ -18,7 +18,8 @@ from visrep.errors import ConfigError
 from visrep.files import write_text
 from visrep.transfer.detection import prediction
 from visrep.transfer.detection.detector_file import DetectorFile
-from visrep.transfer.detection.evaluation.coco import evaluate_coco
+from visrep.transfer.detection.evaluation import errors
+from visrep.transfer.detection.evaluation.rules import measured
 from visrep.transfer.detection.evaluation.voc import FORMS, evaluate_voc
 from visrep.transfer.detection.prediction import Prediction
 
@@ -73,7 +74,7 @@ def measure(
     detector: str,
     labels: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Compute every metric; log it, append its record, write `per_class.json`."""
+    """Compute every metric; log it, append its record, write `per_class.json` and `errors.json`."""
     left_out = {"left_out": sorted(dataset.broken.files)} if dataset.broken.files else {}
 
     def record(metric: str, value: float, form: str, **extra: Any) -> None:
@@ -95,24 +96,31 @@ def measure(
             **extra,
         )
 
-    voc = evaluate_voc(dataset, predictions)
-    for form in FORMS:
-        run.log.info("%s", voc.table(form))
-    for metric, value in voc.numbers().items():
-        form = "VOC area" if metric.endswith("_area") else "VOC 11-point"
-        record(metric, value, form, classes_without_truth=voc.without_truth)
+    tables: dict[str, Any] = {}
+    if dataset.federated is None:  # VOC's rules want every object labelled
+        voc = evaluate_voc(dataset, predictions)
+        for form in FORMS:
+            run.log.info("%s", voc.table(form))
+        for metric, value in voc.numbers().items():
+            form = "VOC area" if metric.endswith("_area") else "VOC 11-point"
+            record(metric, value, form, classes_without_truth=voc.without_truth)
+        tables |= {form: voc.per_class(form) for form in FORMS}
+    boxes = "coco_" if dataset.federated is None else "lvis_"
     further = {"masks": {"segm": "mask_"}, "keypoints": {"keypoints": "keypoint_"}}
-    kinds = {"bbox": "coco_"} | further.get(recipe.outputs, {})
+    kinds = {"bbox": boxes} | further.get(recipe.outputs, {})
     for kind, prefix in kinds.items():
-        coco = evaluate_coco(dataset, predictions, kind=kind)
-        points = dataset.keypoints if kind == "keypoints" else None
-        sigmas = {} if points is None else {"sigmas": [points.sigmas_of, *points.sigmas]}
-        for metric, value in coco.numbers.items():
-            record(f"{prefix}{metric}", value, f"COCO {kind}", backend=coco.backend, **sigmas)
-        shown = " ".join(f"{name} {value:.2f}" for name, value in coco.numbers.items())
-        run.log.info("COCO %s (%s): %s", kind, coco.backend, shown)
-    table = {form: voc.per_class(form) for form in FORMS}
-    write_text(run.out / "per_class.json", json.dumps(table, indent=1))
+        found = measured(dataset, predictions, kind=kind)
+        for metric, value in found.numbers.items():
+            record(f"{prefix}{metric}", value, found.form, **found.about)
+        shown = " ".join(f"{name} {value:.2f}" for name, value in found.numbers.items())
+        by = f" ({found.about['backend']})" if "backend" in found.about else ""
+        run.log.info("%s%s: %s", found.form, by, shown)
+        if found.per_class is not None:
+            tables[found.form] = found.per_class
+        if found.coco is not None and kind == "bbox":
+            looked = errors.look(dataset, predictions, found.coco)
+            write_text(run.out / "errors.json", json.dumps(looked))
+    write_text(run.out / "per_class.json", json.dumps(tables, indent=1))
 
 
 def _gathered(run: Run, dataset: DetectionDataset, predict: Any) -> dict[str, Prediction]:

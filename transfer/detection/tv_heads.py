@@ -278,7 +278,7 @@ def _mean(regions: Tensor) -> Tensor:
 
 
 def _box_losses(
-    logits: Tensor, predicted: Tensor, labels: Tensor, deltas: Tensor, *, beta: float
+    logits: Tensor, predicted: Tensor, labels: Tensor, deltas: Tensor, *, beta: float = 0.0
 ) -> dict[str, Tensor]:
     """Cross-entropy over all regions, (smooth) L1 over objects divided by all regions."""
     objects = torch.where(labels > 0)[0]

@@ -20,8 +20,8 @@ OUTPUTS = ("boxes", "masks", "keypoints", "semantic")
 HEADS = ("c4", "dc5", "fpn")
 NORMS = ("BN", "FrozenBN")
 # Where Detectron2's config names the data and their classes; `visrep detect` has its own.
-_KEYPOINTS = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"
-DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.ROI_HEADS.NUM_CLASSES", _KEYPOINTS)
+DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.ROI_HEADS.NUM_CLASSES")
+KEYPOINTS = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"  # where some are learned
 _OF_EACH_HEAD = ("anchor_sizes", "box_pool", "rpn_pre_nms", "rpn_post_nms")
 
 
@@ -69,6 +69,8 @@ class DetectionRecipe:
         score_threshold: lowest score of a detection.
         nms_threshold: overlap above which the lower-scored of two detections of a class goes.
         detections_per_image: the most kept.
+        repeat_threshold: share of the images below which a class is rare, and images with it come
+            more often (`visrep.data.detection.repeats`); 0 for none.
         detectron2: what else its config states, nested: the names of its data sets, their number of
             classes, and settings that only it knows.
 
@@ -115,6 +117,7 @@ class DetectionRecipe:
     # Detectors that were kept before there were keypoints do not state these.
     keypoint_width: int = 512
     box_beta: float = 0.0
+    repeat_threshold: float = 0.0  # detectors that were kept before it was a setting have none
 
     def __post_init__(self) -> None:
         for name, known in (("outputs", OUTPUTS), ("head", HEADS), ("norm", NORMS)):
@@ -135,6 +138,10 @@ class DetectionRecipe:
         for name in ("warmup", "precise_bn"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be 0 or more")
+        if not 0 <= self.repeat_threshold < 1:
+            raise ConfigError(
+                f"repeat_threshold={self.repeat_threshold}: a share of the images, 0 to below 1"
+            )
         if self.warmup >= self.iterations:
             raise ConfigError(
                 f"warmup={self.warmup} is not shorter than iterations={self.iterations}: lower it"
@@ -186,13 +193,13 @@ class DetectionRecipe:
     @property
     def beyond(self) -> list[str]:
         """The settings that only Detectron2 knows, `DATALOADER.SAMPLER_TRAIN` and so on."""
-        return [key for key in flat(self.detectron2) if key not in DATA]
+        return [key for key in flat(self.detectron2) if key not in (*DATA, KEYPOINTS)]
 
     @property
     def unsaid(self) -> list[str]:
         """What of the data Detectron2's config does not name."""
         said = flat(self.detectron2)
-        needed = [key for key in DATA if self.keypoints or key != _KEYPOINTS]
+        needed = (*DATA, KEYPOINTS) if self.keypoints else DATA
         return [key for key in needed if key not in said]
 
     @property

@@ -154,6 +154,11 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
             "NUM_ITER": max(recipe.precise_bn, 1),
         },
     }
+    if recipe.repeat_threshold:
+        config["DATALOADER"] = {
+            "SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
+            "REPEAT_THRESHOLD": recipe.repeat_threshold,
+        }
     merge(config, recipe.detectron2)
     return config
 

@@ -58,3 +58,20 @@ def test_ticks_are_inside_and_few(low, high):
     found = charts.ticks(low, high)
     assert 1 <= len(found) <= 6
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in found)
+
+
+def test_a_histogram_has_powers_of_ten_and_one_is_seen():
+    counts = {("right", "a"): [0, 1], ("wrong", "b"): [100, 10]}
+    chart = charts.histogram([0.0, 0.5, 1.0], counts, title="t")
+    assert [(kind, round(x)) for kind, x, *_ in chart.bars] == [
+        ("a", round((charts.LEFT + charts.RIGHT) / 2)),
+        ("b", round(charts.LEFT + chart.bars[1][3])),
+        ("b", round((charts.LEFT + charts.RIGHT) / 2 + chart.bars[2][3])),
+    ]
+    one, hundred, ten = (height for *_, height in chart.bars)
+    assert 0 < one < ten < hundred < charts.BOTTOM - charts.TOP
+    assert ten - one == pytest.approx(hundred - ten)
+    assert [value for _, value in chart.rows] == [1, 10, 100]
+    assert {value: x for x, value in chart.columns}[1.0] == charts.RIGHT
+    assert all(top + height == pytest.approx(charts.BOTTOM) for *_, top, _, height in chart.bars)
+    assert charts.histogram([0, 1], {("right", "a"): [0]}, title="t").bars == []

@@ -60,6 +60,7 @@ PUBLISHED = {
     "coco_keypoint_fpn_2x": (16, 0.02, 180000, [120000, 160000], 1000),
     "coco_semantic_fpn_1x": (16, 0.02, 90000, [60000, 80000], 1000),
     "lvis05_fpn_1x": (16, 0.02, 90000, [60000, 80000], 1000),
+    "lvis1_fpn_1x": (16, 0.02, 180000, [120000, 160000], 1000),
     "cityscapes_fpn": (8, 0.01, 24000, [18000], 1000),
 }
 
@@ -99,8 +100,13 @@ def test_what_single_tasks_say():
     keypoints = settings("coco_keypoint_fpn_2x")["MODEL"]
     assert keypoints["KEYPOINT_ON"] and not keypoints["MASK_ON"]
     assert keypoints["RPN"]["POST_NMS_TOPK_TRAIN"] == 1500
+    assert "DATALOADER" not in settings("coco_fpn_1x")
+    assert settings("lvis1_fpn_1x")["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == 1203
     lvis = settings("lvis05_fpn_1x")
-    assert lvis["DATALOADER"]["SAMPLER_TRAIN"] == "RepeatFactorTrainingSampler"
+    assert lvis["DATALOADER"] == {
+        "SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
+        "REPEAT_THRESHOLD": 0.001,
+    }
     assert lvis["TEST"]["DETECTIONS_PER_IMAGE"] == 300
     assert lvis["MODEL"]["ROI_HEADS"]["SCORE_THRESH_TEST"] == 0.0001
     semantic = settings("coco_semantic_fpn_1x", depth=18, stem="small")["MODEL"]["SEM_SEG_HEAD"]
