@@ -85,7 +85,8 @@ def test_a_task_that_leaves_out_what_has_no_default_is_told():
 
 def test_settings_that_only_detectron2_knows():
     assert tasks.recipe_of("voc0712_c4").beyond == tasks.recipe_of("scenes").beyond == []
-    assert "MODEL.RESNETS.RES5_DILATION" in tasks.recipe_of("voc0712_dc5").beyond
+    assert tasks.recipe_of("voc0712_dc5").beyond == []
+    assert small_recipe(detectron2={"SOLVER": {"GAMMA": 0.5}}).beyond == ["SOLVER.GAMMA"]
     assert tasks.recipe_of("voc0712_c4").unsaid == []
     assert len(tasks.recipe_of("scenes").unsaid) == 3
 
