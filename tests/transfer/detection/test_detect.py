@@ -459,14 +459,14 @@ def test_what_no_engine_learns_is_refused_before_anything_runs(weights, tmp_path
 
 
 def test_what_only_detectron2_knows_is_refused_or_left_out(weights, data, tmp_path):
-    own = "detectron2={SOLVER:{GAMMA:0.5}}"
+    own = "+detectron2.SOLVER.GAMMA=0.5"
     cropped = dataclasses.replace(
         recipe_of("scenes"), detectron2={"INPUT": {"CROP": {"ENABLED": True}}}
     )
     with pytest.raises(ConfigError, match="task=scenes has settings that only Detectron2"):
         detect.refuse(cropped, "torchvision")
     detect.refuse(cropped, "detectron2")
-    assert run(weights, tmp_path / "b", "engine=torchvision", own, "detectron2=null")
+    assert run(weights, tmp_path / "b", "engine=torchvision", "detectron2=null")
     with pytest.raises(ConfigError, match="SOLVER.GAMMA"):
         run(weights, tmp_path / "c", "engine=torchvision", own)
     assert not (tmp_path / "c").exists()
