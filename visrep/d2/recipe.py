@@ -17,7 +17,7 @@ from visrep.engine import optim
 from visrep.errors import ConfigError
 
 OUTPUTS = ("boxes", "masks", "keypoints", "semantic")
-HEADS = ("c4", "fpn")
+HEADS = ("c4", "dc5", "fpn")
 NORMS = ("BN", "SyncBN", "naiveSyncBN", "FrozenBN")
 # Where Detectron2's config names the data and their classes; `visrep detect` has its own.
 DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.ROI_HEADS.NUM_CLASSES")
@@ -33,7 +33,8 @@ class DetectionRecipe:
         task: the name of its yaml.
         about: what it is, in a line.
         outputs: boxes, masks (with boxes), keypoints (with boxes) or semantic (a class per pixel).
-        head: c4 (region features from layer3, layer4 as the head) or fpn.
+        head: c4 (region features from layer3, layer4 as the head), dc5 (from layer4, dilated at the
+            stride of layer3, two fully connected layers as the head) or fpn.
         norm: of backbone, pyramid and C4 head: BN (trained, with the statistics of all processes,
             by what the machine can do), SyncBN or naiveSyncBN (the same, by that way and no other),
             or FrozenBN (statistics and scales stay the encoder's).
@@ -54,13 +55,13 @@ class DetectionRecipe:
         fpn_channels: width of the pyramid.
         fpn_norm: batch norm on the pyramid's convolutions.
         fpn_first: first layer of the pyramid, 1 to 3; 2 leaves the finest map out.
-        box_width: width of the two fully connected layers of the FPN box head.
+        box_width: width of the two fully connected layers of the box head on FPN and DC5.
         mask_width: width of the mask head.
         keypoint_width: width of the eight convolutions of the keypoint head.
         box_beta: offset of a box, in its units of the loss, below which the box loss is a square
             and above which it is L1 (smooth L1, arXiv 1504.08083, eq. 3); 0 is plain L1.
         box_pool: side of the pooled regions.
-        anchor_sizes: in strides; on C4 all sit on the one map, on FPN each on every level.
+        anchor_sizes: in strides; on C4 and DC5 all sit on the one map, on FPN each on every level.
         anchor_ratios: height over width.
         rpn_batch: anchors per image in the proposal loss.
         rpn_pre_nms: proposals kept before suppression in training and in testing (per level).
@@ -123,7 +124,8 @@ class DetectionRecipe:
         for name, known in (("outputs", OUTPUTS), ("head", HEADS), ("norm", NORMS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}={getattr(self, name)}: choose {' or '.join(known)}")
-        if self.head == "c4" and self.outputs in ("keypoints", "semantic"):
+        refused = {"c4": ("keypoints", "semantic"), "dc5": ("semantic",), "fpn": ()}
+        if self.outputs in refused[self.head]:
             raise ConfigError(f"outputs={self.outputs} needs the pyramid: head=fpn")
         if self.norm == "FrozenBN" and self.precise_bn:
             raise ConfigError("norm=FrozenBN leaves no statistics to re-estimate: precise_bn=0")
@@ -180,7 +182,7 @@ class DetectionRecipe:
             **config,
             **{name: own[name] for name in _OF_EACH_HEAD},
             "extra_norm": config["c4"]["extra_norm"],
-            "box_width": config["fpn"]["box_width"],
+            "box_width": config["dc5" if config["head"] == "dc5" else "fpn"]["box_width"],
             **{f"fpn_{name}": config["fpn"][name] for name in ("channels", "norm", "first")},
             "detectron2": config["detectron2"] or {},
         }
@@ -219,7 +221,7 @@ class DetectionRecipe:
 
     def strides(self, backbone: Sequence[int]) -> list[int]:
         """Strides of the maps that proposals are made on, from the backbone's four."""
-        if self.head == "c4":
+        if self.head != "fpn":  # a dilated layer4 has the stride of layer3
             return [backbone[2]]
         levels = list(backbone[self.fpn_first - 1 :])
         return [*levels, 2 * levels[-1]]

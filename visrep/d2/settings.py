@@ -16,8 +16,9 @@ from visrep.weights.encoder_file import EncoderFile, build
 
 
 def held_by_detectron2(backbone: dict[str, Any], recipe: DetectionRecipe) -> bool:
-    """Whether Detectron2's own backbone and head hold this net; its C4 head has bottlenecks."""
-    if recipe.head == "c4" and backbone["depth"] in BASIC:
+    """Whether Detectron2's own backbone and head hold this net; its C4 head and its dilated res5
+    have bottlenecks."""
+    if recipe.head in ("c4", "dc5") and backbone["depth"] in BASIC:
         return False
     return native(backbone)
 
@@ -106,7 +107,7 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
     model["ROI_MASK_HEAD"] = {
         "NAME": "MaskRCNNConvUpsampleHead",
         "CONV_DIM": recipe.mask_width,
-        "NUM_CONV": 4 if fpn else 0,
+        "NUM_CONV": 0 if recipe.head == "c4" else 4,
         "POOLER_RESOLUTION": 14,
     }
     if fpn:
@@ -123,7 +124,17 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
         if recipe.outputs == "semantic":
             model["META_ARCHITECTURE"] = "SemanticSegmentor"
             model["SEM_SEG_HEAD"] = {"IN_FEATURES": levels[:-1], "COMMON_STRIDE": strides[0]}
-        model["ROI_HEADS"] |= {"NAME": "StandardROIHeads", "IN_FEATURES": levels[:-1]}
+        model["ROI_HEADS"]["IN_FEATURES"] = levels[:-1]
+    elif recipe.head == "dc5":
+        if own:
+            model["RESNETS"]["RES5_DILATION"] = 2
+        else:
+            model["VISREP"]["DILATED"] = True
+        for part in (model["RPN"], model["ROI_HEADS"]):
+            part["IN_FEATURES"] = ["res5"]
+        model["RESNETS"]["OUT_FEATURES"] = ["res5"]
+    if recipe.head != "c4":
+        model["ROI_HEADS"]["NAME"] = "StandardROIHeads"
         model["ROI_BOX_HEAD"] |= {
             "NAME": "FastRCNNConvFCHead",
             "NUM_FC": 2,
