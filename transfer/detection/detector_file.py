@@ -22,6 +22,7 @@ from visrep.weights.encoder_file import COUNTER, fingerprint
 
 FORMAT = "visrep-detector/1"
 NAMES = {"detectron2": "model_final.pth", "torchvision": "detector.safetensors"}
+BEST = {"detectron2": "model_best.pth", "torchvision": "detector_best.safetensors"}
 CONFIG = "detectron2.yaml"
 AUTHOR = "visrep"
 
@@ -40,6 +41,7 @@ class DetectorFile:
         config: Detectron2's config as yaml; "" for torchvision.
         keypoints: that it finds, the fields of a `Keypoints`; {} without any.
         opts: what changed that config beyond the recipe, KEY, value, ...
+        best: of the best one by a validation part: its iteration, metric, value and data set.
         tensors: its state, without counters of batches.
         sha256: of the tensors, see `fingerprint`.
     """
@@ -54,6 +56,7 @@ class DetectorFile:
     config: str = ""
     opts: list[Any] = field(default_factory=list)
     keypoints: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(repr=False)
     sha256: str = field(default="", init=False)
 
@@ -79,7 +82,7 @@ def save(folder: Path, file: DetectorFile) -> Path:
     Raises:
         UserError: the folder cannot be written, or the disk is full.
     """
-    path = folder / NAMES[file.engine]
+    path = folder / (BEST if file.best else NAMES)[file.engine]
     if file.config:
         write_text(folder / CONFIG, file.config)
     with atomic_path(path) as temporary:

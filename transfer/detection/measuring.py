@@ -31,7 +31,7 @@ def predict_and_measure(
     """Predict `test` on all processes, each its share; measure, record, keep the predictions."""
     names = by_name(file.classes, test)
     started = time.perf_counter()
-    predictions = _gathered(run, test, lambda share: detector.predict_all(share))
+    predictions = gathered(run, test, lambda share: detector.predict_all(share))
     run.log.info("predicted %d images in %.1f s", len(predictions), time.perf_counter() - started)
     if not dist.is_main():
         return  # measuring takes its time, and the others have nothing to wait for
@@ -98,9 +98,7 @@ def measure(
     for metric, value in voc.numbers().items():
         form = "VOC area" if metric.endswith("_area") else "VOC 11-point"
         record(metric, value, form, classes_without_truth=voc.without_truth)
-    further = {"masks": {"segm": "mask_"}, "keypoints": {"keypoints": "keypoint_"}}
-    kinds = {"bbox": "coco_"} | further.get(recipe.outputs, {})
-    for kind, prefix in kinds.items():
+    for kind, prefix in kinds(recipe).items():
         coco = evaluate_coco(dataset, predictions, kind=kind)
         points = dataset.keypoints if kind == "keypoints" else None
         sigmas = {} if points is None else {"sigmas": [points.sigmas_of, *points.sigmas]}
@@ -112,7 +110,13 @@ def measure(
     write_text(run.out / "per_class.json", json.dumps(table, indent=1))
 
 
-def _gathered(run: Run, dataset: DetectionDataset, predict: Any) -> dict[str, Prediction]:
+def kinds(recipe: DetectionRecipe) -> dict[str, str]:
+    """What COCO's evaluation compares, the task's own last, and how its metrics are called."""
+    further = {"masks": {"segm": "mask_"}, "keypoints": {"keypoints": "keypoint_"}}
+    return {"bbox": "coco_"} | further.get(recipe.outputs, {})
+
+
+def gathered(run: Run, dataset: DetectionDataset, predict: Any) -> dict[str, Prediction]:
     """The predictions of all processes, each of which does its share of the images."""
     share = replace(dataset, records=dataset.records[dist.rank() :: dist.world_size()])
     mine = predict(share)
