@@ -192,7 +192,7 @@ class _Pyramid(nn.Module):
             list(encoder.channels[self.first - 1 :]),
             recipe.fpn_channels,
             extra_blocks=LastLevelMaxPool(),
-            norm_layer=BatchNorm if recipe.fpn_norm and recipe.norm == "BN" else None,
+            norm_layer=BatchNorm if recipe.fpn_norm and recipe.norm != "FrozenBN" else None,
         )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

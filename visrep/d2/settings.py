@@ -34,11 +34,29 @@ def problem(backbone: dict[str, Any], recipe: DetectionRecipe) -> str | None:
     return None
 
 
-def norm_name(device: torch.device) -> str:
-    """The norm that shares its statistics over processes: torch's SyncBN refuses CPU tensors."""
-    if dist.world_size() == 1:
-        return "BN"
-    return "SyncBN" if device.type == "cuda" else "naiveSyncBN"
+def norm_name(asked: str, device: torch.device) -> str:
+    """Detectron2's norm for `asked`, a recipe's: BN is the one that shares its statistics over the
+    processes that there are.
+
+    Raises:
+        ConfigError: SyncBN over CPU processes, where torch refuses it.
+    """
+    several, on_gpu = dist.world_size() > 1, device.type == "cuda"
+    if asked == "SyncBN" and several and not on_gpu:
+        raise ConfigError(
+            "norm=SyncBN: torch has it on GPUs only; norm=naiveSyncBN, or BN, which takes that here"
+        )
+    if asked != "BN" or not several:
+        return asked
+    return "SyncBN" if on_gpu else "naiveSyncBN"
+
+
+def norm_in_words(norm: str) -> str:
+    """A norm of Detectron2's, and whose statistics it takes."""
+    count = dist.world_size()
+    if norm == "FrozenBN":
+        return f"{norm}, the statistics and scales of the encoder"
+    return f"{norm}, the statistics of {'one process' if count == 1 else f'{count} processes'}"
 
 
 def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str) -> dict[str, Any]:

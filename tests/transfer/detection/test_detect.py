@@ -260,7 +260,7 @@ def test_what_is_cut_short_after_training_is_not_trained_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(measuring, "_gathered", cut)
+        patch.setattr(measuring, "gathered", cut)
         run(weights, tmp_path / "cut", f"engine={engine}", "resume=auto")
     for trainer in (engine_d2, engine_tv):
         monkeypatch.setattr(trainer, "train", cut)
@@ -337,7 +337,7 @@ def test_engine_auto_says_what_it_takes_and_why(monkeypatch):
     ("override", "message"),
     [
         ("outputs=stuff", "outputs=stuff: choose boxes or masks or keypoints or semantic"),
-        ("norm=GN", "norm=GN: choose BN or FrozenBN"),
+        ("norm=GN", "norm=GN: choose BN or SyncBN or naiveSyncBN or FrozenBN"),
         ("freeze_at=5", "freeze_at=5: 0 to 4 with head=c4"),
         ("head=c5", "head=c5: choose c4 or dc5 or fpn"),
         ("iterations=0", "iterations=0"),
