@@ -16,7 +16,7 @@ from visrep import dist
 from visrep.engine import optim
 from visrep.errors import ConfigError
 
-OUTPUTS = ("boxes", "masks", "keypoints", "semantic")
+OUTPUTS = ("boxes", "masks", "keypoints", "semantic", "densepose")
 HEADS = ("c4", "fpn")
 NORMS = ("BN", "FrozenBN")
 # Where Detectron2's config names the data and their classes; `visrep detect` has its own.
@@ -32,7 +32,8 @@ class DetectionRecipe:
     Attributes:
         task: the name of its yaml.
         about: what it is, in a line.
-        outputs: boxes, masks (with boxes), keypoints (with boxes) or semantic (a class per pixel).
+        outputs: boxes; masks, keypoints or densepose (points on a surface), each with boxes; or
+            semantic (a class per pixel).
         head: c4 (region features from layer3, layer4 as the head) or fpn.
         norm: of backbone, pyramid and C4 head: BN (trained, with the statistics of all processes)
             or FrozenBN (statistics and scales stay the encoder's).
@@ -122,7 +123,7 @@ class DetectionRecipe:
         for name, known in (("outputs", OUTPUTS), ("head", HEADS), ("norm", NORMS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}={getattr(self, name)}: choose {' or '.join(known)}")
-        if self.head == "c4" and self.outputs in ("keypoints", "semantic"):
+        if self.head == "c4" and self.outputs in ("keypoints", "semantic", "densepose"):
             raise ConfigError(f"outputs={self.outputs} needs the pyramid: head=fpn")
         if self.norm == "FrozenBN" and self.precise_bn:
             raise ConfigError("norm=FrozenBN leaves no statistics to re-estimate: precise_bn=0")
