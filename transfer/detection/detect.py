@@ -35,6 +35,7 @@ from visrep.transfer.detection import (
     engine_d2,
     engine_tv,
     measuring,
+    surfaces,
     translation,
     whole_config,
 )
@@ -98,18 +99,33 @@ def _train_and_measure(cfg: DictConfig) -> None:
     assert isinstance(config, dict)
     recipe = DetectionRecipe.read({str(key): value for key, value in config.items()})
     engine, reason = choose_engine(cfg.engine)
-    refuse(recipe, engine, opts=config["d2_opts"])
+    if recipe.outputs == "densepose":
+        _refuse_surfaces(cfg, recipe, engine)
+    else:
+        refuse(recipe, engine, opts=config["d2_opts"])
     run = open_run(cfg, fixed_shapes=False)
     run.log.info("task %s: %s", recipe.task, recipe.about)
     run.log.info("engine: %s (%s)", engine, reason)
+    if recipe.outputs == "densepose":
+        encoder, preprocess, sha256 = _encoder(cfg, run)
+        surfaces.train_and_measure(
+            recipe,
+            encoder=encoder,
+            preprocess=preprocess,
+            sha256=sha256,
+            init=str(cfg.init),
+            run=run,
+            root=str(cfg.detection.root),
+            workers=int(cfg.workers),
+            snapshot_every=int(cfg.snapshot_every),
+        )
+        return
     # Training is over where its detector is kept, whatever was cut short after it.
     kept = detector_file.find(run.out)
     file = None if kept is None else detector_file.read(kept)
     trained = file is not None and file.recipe["iterations"] == recipe.iterations
     if not trained:
-        named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
-        encoder, preprocess, sha256 = frozen_encoder(named, init=cfg.init, seed=run.seed)
-        encoder = coarser(encoder, cfg.stem_stride, run)
+        encoder, preprocess, sha256 = _encoder(cfg, run)
     train, test = read_data(cfg)
     val = None if trained else read_val(cfg, train, test)
     for dataset in (train, *([] if val is None else [val]), test):
@@ -183,6 +199,18 @@ def _train_and_measure(cfg: DictConfig) -> None:
     measuring.predict_and_measure(run, detector, test, file, engine=engine)
 
 
+def _refuse_surfaces(cfg: DictConfig, recipe: DetectionRecipe, engine: str) -> None:
+    opts = list(cfg.d2_opts)
+    surfaces.refuse(recipe, engine, precision=cfg.precision, labels=cfg.labels, opts=opts)
+
+
+def _encoder(cfg: DictConfig, run: Run) -> tuple[ResNet, Preprocess, str]:
+    """What is trained from, how it expects its input, and its sha256."""
+    named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
+    encoder, preprocess, sha256 = frozen_encoder(named, init=cfg.init, seed=run.seed)
+    return coarser(encoder, cfg.stem_stride, run), preprocess, sha256
+
+
 def also_shown(cfg: DictConfig) -> str:
     """What --dry-run shows besides: Detectron2's whole config, where Detectron2 would train.
 
@@ -194,6 +222,9 @@ def also_shown(cfg: DictConfig) -> str:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     recipe = DetectionRecipe.read(config)
     engine, reason = choose_engine(cfg.engine)
+    if recipe.outputs == "densepose":
+        _refuse_surfaces(cfg, recipe, engine)
+        return ""
     refuse(recipe, engine, opts=config["d2_opts"])
     if engine != "detectron2":
         return f"# engine: {engine} ({reason})\n"

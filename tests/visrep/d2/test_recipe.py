@@ -54,7 +54,7 @@ def test_mocos_recipe():
 
 @pytest.mark.parametrize("task", choices("task"))
 def test_published_numbers_have_a_source(task):
-    metrics = {"AP", "AP50", "AP75", "coco_AP", "mask_AP", "keypoint_AP"}
+    metrics = {"AP", "AP50", "AP75", "coco_AP", "mask_AP", "keypoint_AP", "densepose_AP"}
     for row in tasks.stated(task).published:
         assert set(row) == {"metric", "value", "weights", "source", "runs"}
         assert row.metric in metrics and 10 < row.value < 100
