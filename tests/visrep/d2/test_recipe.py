@@ -20,7 +20,7 @@ def test_the_recipe_of_a_task_is_the_one_that_detect_runs(task):
     cfg = composed(task)
     assert cfg.task == task
     assert DetectionRecipe.read(OmegaConf.to_container(cfg)) == tasks.recipe_of(task)
-    other = {"c4": "fpn", "fpn": "c4"}[cfg.head]
+    other = {"c4": "fpn", "dc5": "c4", "fpn": "dc5"}[cfg.head]
     if cfg.outputs in ("boxes", "masks"):
         recipe = DetectionRecipe.read(composed(task, f"head={other}"))
         assert recipe.head == other and recipe.box_pool == cfg[other].box_pool
