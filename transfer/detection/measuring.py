@@ -32,7 +32,7 @@ def predict_and_measure(
     """Predict `test` on all processes, each its share; measure, record, keep the predictions."""
     names = by_name(file.classes, test)
     started = time.perf_counter()
-    predictions = _gathered(run, test, lambda share: detector.predict_all(share))
+    predictions = gathered(run, test, lambda share: detector.predict_all(share))
     run.log.info("predicted %d images in %.1f s", len(predictions), time.perf_counter() - started)
     if not dist.is_main():
         return  # measuring takes its time, and the others have nothing to wait for
@@ -116,7 +116,7 @@ def measure(
     write_text(run.out / "per_class.json", json.dumps(table, indent=1))
 
 
-def _gathered(run: Run, dataset: DetectionDataset, predict: Any) -> dict[str, Prediction]:
+def gathered(run: Run, dataset: DetectionDataset, predict: Any) -> dict[str, Prediction]:
     """The predictions of all processes, each of which does its share of the images."""
     share = replace(dataset, records=dataset.records[dist.rank() :: dist.world_size()])
     mine = predict(share)

@@ -219,7 +219,7 @@ def test_what_is_cut_short_after_training_is_not_trained_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(measuring, "_gathered", cut)
+        patch.setattr(measuring, "gathered", cut)
         run(weights, tmp_path / "cut", f"engine={engine}", "resume=auto")
     for trainer in (engine_d2, engine_tv):
         monkeypatch.setattr(trainer, "train", cut)

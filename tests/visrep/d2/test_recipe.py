@@ -9,6 +9,7 @@ from visrep.d2 import tasks
 from visrep.d2.recipe import DetectionRecipe
 from visrep.errors import ConfigError
 from visrep.groups import choices
+from visrep.transfer.detection import detect
 
 # Detectron2 alone reads the data of these; any others of COCO's form can be given.
 WITHOUT_DATA = ("cityscapes_fpn", "lvis05_fpn_1x")
@@ -36,7 +37,7 @@ def test_a_task_brings_its_data_and_others_can_be_given():
     assert composed("voc0712_dc5").detection.name == "voc0712"
     assert composed("voc0712_c4", "detection=scenes").detection.name == "scenes"
     with pytest.raises(ConfigError, match="give a value: detection="):
-        compose("detect", ["weights=x", "out=y", "task=lvis05_fpn_1x"])
+        detect.resolve(compose("detect", ["weights=x", "out=y", "task=lvis05_fpn_1x"])[0])
 
 
 def test_mocos_recipe():
