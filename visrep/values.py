@@ -64,8 +64,8 @@ NUMBERS = {
     **dict.fromkeys(("epochs", "weight_decay", "optim.weight_decay"), NOT_NEGATIVE),
     **dict.fromkeys(("optim.warmup_epochs",), NOT_NEGATIVE),
     **dict.fromkeys(("temperature", "knn.temperature", "optim.lr", "lr", "cost"), POSITIVE),
-    **dict.fromkeys(("positive_weight", "tolerance", "minutes"), POSITIVE),
-    **dict.fromkeys(("momentum", "optim.momentum", "alpha", "min_score"), SHARE),
+    **dict.fromkeys(("positive_weight", "tolerance", "box_tolerance", "minutes"), POSITIVE),
+    **dict.fromkeys(("momentum", "optim.momentum", "alpha", "min_score", "score"), SHARE),
     **dict.fromkeys(("score_threshold", "nms_threshold", "warmup_factor"), SHARE),
     "max_broken": SHARE._replace(below=True),
     "held_out": PROPER,
@@ -89,7 +89,7 @@ NULLABLE = (
 # Without these there is no run: null is refused.
 PARTS = (
     *("data", "data.train", "knn", "optim", "views", "method", "backbone"),
-    *("detection", "detection.train", "c4", "fpn", "fcn", "by_share", "fixed"),
+    *("detection", "detection.train", "c4", "dc5", "fpn", "fcn", "by_share", "fixed"),
 )
 
 

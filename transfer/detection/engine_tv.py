@@ -27,6 +27,7 @@ from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.label_batches import LabelBatches
 from visrep.transfer.detection.tv_detector import Detector
 from visrep.transfer.detection.tv_segmenter import Segmenter
+from visrep.transfer.detection.validation import Validate, Validation
 
 
 class DetectionTask(Task):
@@ -58,8 +59,12 @@ def train(
     precision: str,
     snapshot_every: int,
     log_every: int,
+    validation: Validation | None = None,
 ) -> Detector | Segmenter:
-    """Train a detector on `dataset` with the one training loop; it comes back in eval mode."""
+    """Train a detector on `dataset` with the one training loop; it comes back in eval mode.
+
+    `validation` measures it on the way, which changes nothing of the training.
+    """
     detector = _net(
         encoder=encoder,
         classes=len(dataset.classes),
@@ -77,6 +82,15 @@ def train(
     task = DetectionTask(detector)
     source = LabelBatches if recipe.outputs == "semantic" else TrainingBatches
     batches = source(dataset, recipe=recipe, seed=run.seed, workers=workers)
+
+    def reestimate_at(step: int) -> None:
+        """Statistics from as many images as in `precise_bn` batches, those that come next."""
+        stream = batches.iterate(step * recipe.accumulate)
+        reestimate(task, stream, count=recipe.precise_bn * recipe.accumulate, forward=task)
+
+    hooks = []
+    if validation is not None:
+        hooks.append(Validate(validation, detector, reestimate_at if recipe.precise_bn else None))
     groups = optim.parameter_groups(
         task, lr=recipe.lr, weight_decay=recipe.weight_decay, exclude=["norm"]
     )
@@ -89,17 +103,18 @@ def train(
         device=run.device,
         out=run.out,
         precision=precision,
+        accumulate=recipe.accumulate,
         snapshot_every=snapshot_every,
         log_every=log_every,
         resume=run.config.get("resume", "never"),
         data=run.data,
+        hooks=hooks,
         writers=run.writers(total=recipe.iterations, label="detect"),
     )
     trainer.fit()
     if recipe.precise_bn:
         run.log.info("precise batch norm: statistics from %d batches", recipe.precise_bn)
-        stream = batches.iterate(recipe.iterations)
-        reestimate(task, stream, count=recipe.precise_bn, forward=task)
+        reestimate_at(recipe.iterations)
     return detector.eval()
 
 

@@ -21,7 +21,7 @@ from visrep.nn.resnet import ResNet, dilate
 from visrep.nn.segmentation import FCNHead, PyramidHead, pixel_loss, to_pixels
 from visrep.seeds import derive_seed
 from visrep.transfer.detection.batches import load
-from visrep.transfer.detection.tv_detector import Pyramid, frozen_norms
+from visrep.transfer.detection.tv_detector import OneMap, Pyramid, frozen_norms
 
 
 class Segmenter(nn.Module):
@@ -133,18 +133,7 @@ class Segmenter(nn.Module):
         return F.interpolate(logits, scale_factor=self.stride, mode="bilinear", align_corners=False)
 
 
-class Dilated(nn.Module):
-    """Features of layer4 alone."""
-
-    def __init__(self, encoder: ResNet) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return {"layer4": self.encoder.feature_maps(x)[3]}
-
-
-Parts = tuple[Dilated | Pyramid, FCNHead | PyramidHead]
+Parts = tuple[OneMap | Pyramid, FCNHead | PyramidHead]
 
 
 def _fcn(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
@@ -157,7 +146,7 @@ def _fcn(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
         dilation=recipe.fcn_dilation,
         norm=BatchNorm,
     )
-    return Dilated(encoder), head
+    return OneMap(encoder, 4), head
 
 
 def _on_pyramid(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:

@@ -16,9 +16,10 @@ from visrep.weights.encoder_file import EncoderFile, build
 
 
 def held_by_detectron2(backbone: dict[str, Any], recipe: DetectionRecipe) -> bool:
-    """Whether Detectron2's own backbone and head hold this net; its C4 head has bottlenecks."""
-    if recipe.head in ("c4", "fcn") and backbone["depth"] in BASIC:
-        return False  # its dilated layer4 has bottlenecks, too
+    """Whether Detectron2's own backbone and head hold this net; its C4 head and its dilated res5
+    have bottlenecks."""
+    if recipe.head in ("c4", "dc5", "fcn") and backbone["depth"] in BASIC:
+        return False
     return native(backbone)
 
 
@@ -106,7 +107,7 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
     model["ROI_MASK_HEAD"] = {
         "NAME": "MaskRCNNConvUpsampleHead",
         "CONV_DIM": recipe.mask_width,
-        "NUM_CONV": 4 if fpn else 0,
+        "NUM_CONV": 0 if recipe.head == "c4" else 4,
         "POOLER_RESOLUTION": 14,
     }
     if fpn:
@@ -120,18 +121,22 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
             "NORM": norm if recipe.fpn_norm and trained else "",
         }
         model["RPN"]["IN_FEATURES"] = levels
-        model["ROI_HEADS"] |= {"NAME": "StandardROIHeads", "IN_FEATURES": levels[:-1]}
+        model["ROI_HEADS"]["IN_FEATURES"] = levels[:-1]
+    elif recipe.head in ("dc5", "fcn"):
+        if own:
+            model["RESNETS"]["RES5_DILATION"] = 2
+        else:
+            model["VISREP"]["DILATED"] = True
+        for part in (model["RPN"], model["ROI_HEADS"]):
+            part["IN_FEATURES"] = ["res5"]
+        model["RESNETS"]["OUT_FEATURES"] = ["res5"]
+    if recipe.head != "c4":
+        model["ROI_HEADS"]["NAME"] = "StandardROIHeads"
         model["ROI_BOX_HEAD"] |= {
             "NAME": "FastRCNNConvFCHead",
             "NUM_FC": 2,
             "FC_DIM": recipe.box_width,
         }
-    elif recipe.head == "fcn":
-        model["RESNETS"]["OUT_FEATURES"] = ["res5"]
-        if "VISREP" in model:
-            model["VISREP"]["DILATED"] = True
-        else:
-            model["RESNETS"]["RES5_DILATION"] = 2
     else:
         model["RESNETS"]["OUT_FEATURES"] = ["res4"]
         model["ROI_HEADS"] |= {
