@@ -445,6 +445,11 @@ def read_val(
     val = _part(cfg, "val", outputs=outputs)
     if val is None:
         return None
+    if outputs == "semantic":
+        val = semantic.measurable(val, train.classes, max_broken=float(cfg.max_broken))
+        readiness.warn_of_twins(train, val)
+        readiness.warn_of_twins(val, test)
+        return val
     val = readiness.matched(train, val, chosen=cfg.detection.get("classes") is not None)
     if outputs == "keypoints":
         check_same(train, val.keypoints.names if val.keypoints else (), val.name)

@@ -5,16 +5,18 @@ The classes that it named are kept as label images, `segmentations/ID.png` (ids 
 """
 
 import json
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from visrep import dist
-from visrep.data.detection import DetectionDataset
+from visrep.data.detection import DetectionDataset, ImageRecord
 from visrep.data.images import BrokenImage
 from visrep.data.semantic.labels import LabelImage, coding_of, write_classes
 from visrep.data.semantic.readiness import labels_of
@@ -38,14 +40,9 @@ def predict_and_measure(
     """
     started = time.perf_counter()
     order = torch.tensor([test.classes.index(name) for name in file.classes], dtype=torch.uint8)
-    for record in test.records[dist.rank() :: dist.world_size()]:
-        with suppress(BrokenImage):
-            named = order[segmenter.segment(record).long()]
-            write_classes(_file(run.out, record.id), named)
-    dist.barrier()
+    found = named(run.out / FOLDER, test, lambda record: order[segmenter.segment(record).long()])
     if not dist.is_main():
         return  # measuring takes its time, and the others have nothing to wait for
-    found = {r.id: _file(run.out, r.id) for r in test.records if _file(run.out, r.id).is_file()}
     run.log.info("predicted %d images in %.1f s", len(found), time.perf_counter() - started)
     test = prediction.predicted(test, found)
     measured = measure(test, found)
@@ -53,6 +50,35 @@ def predict_and_measure(
     run.log.info("%s", measured.table())
     for metric, value in measured.numbers().items():
         _record(run, test, file, engine, metric, value, measured.without_truth)
+
+
+def named(
+    folder: Path, test: DetectionDataset, name: Callable[[ImageRecord], Tensor]
+) -> dict[str, Path]:
+    """What `name` makes of the images of `test`, on all processes, as label images in `folder`.
+
+    Returns the file of each id, without images that cannot be read.
+    """
+    for record in test.records[dist.rank() :: dist.world_size()]:
+        with suppress(BrokenImage):
+            write_classes(folder / f"{record.id}.png", name(record))
+    dist.barrier()
+    paths = {record.id: folder / f"{record.id}.png" for record in test.records}
+    return {id_: path for id_, path in paths.items() if path.is_file()}
+
+
+def validate(run: Run, segmenter: Any, dataset: DetectionDataset) -> dict[str, float]:
+    """The measures of a net in training, whose classes are those of `dataset`; on the main process.
+
+    Its label images are not kept.
+    """
+    folder = run.out / f"validation_{FOLDER}"
+    found = named(folder, dataset, segmenter.segment)
+    if not dist.is_main():
+        return {}
+    numbers = measure(prediction.predicted(dataset, found), found).numbers()
+    shutil.rmtree(folder, ignore_errors=True)
+    return numbers
 
 
 def measure(dataset: DetectionDataset, found: dict[str, Path]) -> Segmentation:
@@ -115,14 +141,10 @@ def _keep(out: Path, dataset: DetectionDataset, measured: Segmentation) -> None:
             "height": record.height,
             "width": record.width,
             "depth": record.depth,
-            "segmentation": _file(out, record.id).relative_to(out).as_posix(),
+            "segmentation": f"{FOLDER}/{record.id}.png",
             "truth": record.labels.file if isinstance(record.labels, LabelImage) else None,
         }
         for record in dataset.records
     ]
     content = {"dataset": dataset.name, "classes": list(dataset.classes), "images": images}
     write_text(out / f"{FOLDER}.json", json.dumps(content))
-
-
-def _file(out: Path, id_: str) -> Path:
-    return out / FOLDER / f"{id_}.png"
