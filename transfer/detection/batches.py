@@ -28,7 +28,7 @@ _TRIES = 100  # broken images in a row
 
 
 class TrainingBatches:
-    """Endless batches of images and targets, from any step on.
+    """Endless batches of images and targets, or `recipe.accumulate` parts of each, from any on.
 
     Images without a box are left out, as Detectron2 leaves them out, and a batch holds images of
     one orientation (upright, or at least as wide as high), which keeps padding small.
@@ -58,9 +58,7 @@ class TrainingBatches:
         self.repeats = repeat_factors(self.records, threshold) if threshold else None
         self.longest = len(self.records) if self.repeats is None else longest_epoch(self.repeats)
         self._orders: dict[int, list[int]] = {}
-        check_batch(recipe.batch_size)
-        share = recipe.batch_size // dist.world_size()
-        self.slice = slice(dist.rank() * share, (dist.rank() + 1) * share)
+        self.size = check_batch(recipe.batch_size, accumulate=recipe.accumulate)
 
     def members(self) -> Iterator[list[int]]:
         """The batches of a run from its first step on: positions in the endless stream of images.
@@ -83,17 +81,18 @@ class TrainingBatches:
     def iterate(self, start_step: int) -> Iterator[dict[str, Any]]:
         """This process' share of every batch from `start_step` on, for ever.
 
+        Of batches that are taken in parts, the parts, and `start_step` counts those.
+
         Yields:
             images: uint8 3 x H x W each; targets: boxes n x 4 (float, pixels of that image),
             labels n (from 1 on; 0 is the background), with masks n x H x W masks (uint8), with
             keypoints n x K x 3 keypoints (x, y and flag);
             size: images; seed: the step's.
         """
-        share = self.slice.stop - self.slice.start
         loader = Fetched(
             _Samples(self),
             workers=self.workers,
-            item_bytes=share * sample_bytes(self.records, self.recipe),
+            item_bytes=self.size * sample_bytes(self.records, self.recipe),
             batch_sampler=_Shares(self, start_step),
             collate_fn=list,
         )
@@ -161,16 +160,19 @@ class _Samples(Dataset):
 
 
 class _Shares:
-    """This process' positions of every batch from a step on."""
+    """This process' positions of every batch, or part of one, from a step on."""
 
     def __init__(self, batches: TrainingBatches, start_step: int) -> None:
         self.batches = batches
         self.start_step = start_step
 
     def __iter__(self) -> Iterator[list[int]]:
-        for step, members in enumerate(self.batches.members()):
-            if step >= self.start_step:
-                yield members[self.batches.slice]
+        size, parts = self.batches.size, self.batches.recipe.accumulate
+        for batch, members in enumerate(self.batches.members()):
+            for part in range(parts):
+                if batch * parts + part >= self.start_step:
+                    first = (dist.rank() * parts + part) * size
+                    yield members[first : first + size]
 
 
 def sample_bytes(records: Sequence[ImageRecord], recipe: DetectionRecipe) -> int:

@@ -40,6 +40,7 @@ from visrep.transfer.detection import (
     whole_config,
 )
 from visrep.transfer.detection.detector_file import DetectorFile
+from visrep.transfer.detection.validation import Validation
 from visrep.transfer.frozen.features import frozen_encoder
 from visrep.weights.foreign import Choice
 from visrep.weights.reading import read_weights
@@ -47,7 +48,7 @@ from visrep.weights.reading import read_weights
 # What can be said of a measurement; all else is the detector's own.
 OF_MEASURING = (
     *("detection", "detector", "out", "engine", "workers", "log_every", "snapshot_every"),
-    *("resume", "seed", "device", "threads", "overwrite", "max_broken"),
+    *("resume", "seed", "device", "threads", "overwrite", "max_broken", "eval_every"),
 )
 INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 
@@ -66,7 +67,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
 
     Raises:
         ConfigError: neither weights= nor detector=, or both; weights= without a task; detector=
-            with one, or with a setting of one.
+            with one, or with a setting of one; eval_every= without detection.val, or that alone.
     """
     if (cfg.weights is None) == (cfg.detector is None):
         raise ConfigError(
@@ -74,6 +75,16 @@ def resolve(cfg: DictConfig) -> DictConfig:
         )
     if cfg.detector is None and cfg.get("task") is None:
         raise ConfigError(f"give a value: task=..., one of {', '.join(groups.choices('task'))}")
+    every, val = cfg.get("eval_every", 0), cfg.detection.get("val")
+    if not isinstance(every, int) or isinstance(every, bool) or every < 0:
+        raise ConfigError(f"eval_every={every}: a number of iterations, 0 for none")
+    if every and val is None:
+        raise ConfigError(
+            f"eval_every={every} measures on detection.val, and there is none (never on the test "
+            "part): state what differs from detection.test, such as detection.val={split: val}"
+        )
+    if val is not None and not every and cfg.detector is None:
+        raise ConfigError("detection.val is measured on every eval_every= iterations: give these")
     if cfg.detector is not None:
         usual: Any = OmegaConf.load(config_dir() / "detect.yaml")
         own = [key for key in cfg if key not in OF_MEASURING and cfg[key] != usual.get(key)]
@@ -92,7 +103,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
         _refuse_surfaces(cfg, recipe, engine)
     else:
         refuse(recipe, engine, opts=config["d2_opts"])
-    run = open_run(cfg)
+    run = open_run(cfg, fixed_shapes=False)
     run.log.info("task %s: %s", recipe.task, recipe.about)
     run.log.info("engine: %s (%s)", engine, reason)
     if recipe.outputs == "densepose":
@@ -116,17 +127,50 @@ def _train_and_measure(cfg: DictConfig) -> None:
     if not trained:
         encoder, preprocess, sha256 = _encoder(cfg, run)
     train, test = read_data(cfg)
-    for dataset in (train, test):
+    val = None if trained else read_val(cfg, train, test)
+    for dataset in (train, *([] if val is None else [val]), test):
         _announce(run, dataset)
-    every, train = train, labelling.labelled(train, cfg.labels, draw=int(cfg.draw))
-    labels = labelling.announce(every, train, cfg.labels, draw=int(cfg.draw))
+    all_labels, train = train, labelling.labelled(train, cfg.labels, draw=int(cfg.draw))
+    labels = labelling.announce(all_labels, train, cfg.labels, draw=int(cfg.draw))
     run.know_data(identity.of_detection(train))
     if labels and dist.is_main():
-        labelling.write_list(run.out / "labels.txt", train, among=every)
+        labelling.write_list(run.out / "labels.txt", train, among=all_labels)
     if file is not None and trained:
         run.log.info("trained already: %s", kept)
         detector = loaded(file, engine, run)
     else:
+
+        def whole(made: Any) -> str:
+            return whole_config.text(
+                made.dump(),
+                out=run.out,
+                nodes=config["detection"],
+                recipe=recipe,
+                backbone=encoder.spec,
+                train=train,
+                test=test,
+            )
+
+        def made(detector: Any) -> DetectorFile:
+            return DetectorFile(
+                engine=engine,
+                recipe=detector_file.plain_recipe(recipe),
+                backbone=encoder.spec,
+                preprocess=preprocess.to_dict(),
+                classes=list(train.classes),
+                encoder=sha256,
+                init=str(cfg.init),
+                config=whole(detector.config) if engine == "detectron2" else "",
+                opts=list(cfg.d2_opts),
+                labels=labels,
+                keypoints=asdict(train.keypoints) if recipe.keypoints and train.keypoints else {},
+                tensors=detector.state(),
+            )
+
+        validation = None
+        if val is not None:
+            every = int(cfg.eval_every)
+            validation = Validation(run=run, dataset=val, recipe=recipe, every=every, file=made)
         settings: dict[str, Any] = {
             "encoder": encoder,
             "preprocess": preprocess,
@@ -137,6 +181,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
             "precision": str(cfg.precision),
             "snapshot_every": int(cfg.snapshot_every),
             "log_every": int(cfg.log_every),
+            "validation": validation,
         }
         started = time.perf_counter()
         if engine == "detectron2":
@@ -146,25 +191,9 @@ def _train_and_measure(cfg: DictConfig) -> None:
         run.log.info(
             "trained %d iterations in %.1f s", recipe.iterations, time.perf_counter() - started
         )
-        file = DetectorFile(
-            engine=engine,
-            recipe=detector_file.plain_recipe(recipe),
-            backbone=encoder.spec,
-            preprocess=preprocess.to_dict(),
-            classes=list(train.classes),
-            encoder=sha256,
-            init=str(cfg.init),
-            config="",
-            opts=list(cfg.d2_opts),
-            labels=labels,
-            keypoints=asdict(train.keypoints) if recipe.keypoints and train.keypoints else {},
-            tensors=detector.state(),
-        )
-        if engine == "detectron2":
-            about: dict[str, Any] = {"recipe": recipe, "backbone": encoder.spec}
-            file.config = whole_config.text(
-                cfg, detector.config.dump(), **about, train=train, test=test
-            )
+        if validation is not None:
+            validation.conclude(engine)
+        file = made(detector)
         if dist.is_main():
             run.log.info("wrote %s", detector_file.save(run.out, file))
     measuring.predict_and_measure(run, detector, test, file, engine=engine)
@@ -204,8 +233,7 @@ def also_shown(cfg: DictConfig) -> str:
         train, test = _classes_of_both(cfg)
     except UserError as error:
         return f"# Detectron2's config hangs on the weights and data: {error}\n"
-    with torch.device("meta"):
-        encoder = ResNet(**with_stem_stride(named.backbone, cfg.stem_stride))
+    encoder = ResNet(**with_stem_stride(named.backbone, cfg.stem_stride))  # no tensor is needed
     cuda = torch.cuda.is_available() and cfg.device in ("auto", "cuda")
     device = torch.device("cuda" if cuda else "cpu")
     run = Run(Path(cfg.out), device, seed=int(cfg.seed), config=config, command="")
@@ -218,8 +246,15 @@ def also_shown(cfg: DictConfig) -> str:
         workers=int(cfg.workers),
         opts=config["d2_opts"],
     )
-    about: dict[str, Any] = {"recipe": recipe, "backbone": encoder.spec}
-    whole = whole_config.text(cfg, made.dump(), **about, train=train, test=test)
+    whole = whole_config.text(
+        made.dump(),
+        out=cfg.out,
+        nodes=config["detection"],
+        recipe=recipe,
+        backbone=encoder.spec,
+        train=train,
+        test=test,
+    )
     return f"---\n# Detectron2's config of this run, complete, on {device.type}\n#\n{whole}"
 
 
@@ -229,7 +264,7 @@ def _measure_kept(cfg: DictConfig) -> None:
     if out in (kept, *kept.parents):
         raise ConfigError(f"the detector is in out={cfg.out}: choose another out= to measure into")
     engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
-    run = open_run(cfg)
+    run = open_run(cfg, fixed_shapes=False)
     outputs = str(file.recipe["outputs"])
     test = _part(cfg, "test", outputs=outputs)
     if test is None:
@@ -311,6 +346,8 @@ def refuse(recipe: DetectionRecipe, engine: str, *, opts: Any = ()) -> None:
             f"({', '.join(recipe.beyond)}): use engine=detectron2, or detectron2=null to leave "
             "them out"
         )
+    if engine == "torchvision" and recipe.norm == "naiveSyncBN":
+        raise ConfigError("norm=naiveSyncBN is Detectron2's: use norm=BN, which is shared as well")
     if engine == "torchvision" and opts:
         raise ConfigError("d2_opts are settings of Detectron2: use engine=detectron2")
     d2_opts.check(opts, recipe)
@@ -360,8 +397,35 @@ def _classes_of_both(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDatase
     return train, readiness.matched(train, test, chosen=chosen)
 
 
+def read_val(
+    cfg: DictConfig, train: DetectionDataset, test: DetectionDataset
+) -> DetectionDataset | None:
+    """detection.val, looked at as the test part is; None where there is none."""
+    outputs = str(cfg.outputs)
+    val = _part(cfg, "val", outputs=outputs)
+    if val is None:
+        return None
+    val = readiness.matched(train, val, chosen=cfg.detection.get("classes") is not None)
+    if outputs == "keypoints":
+        check_same(train, val.keypoints.names if val.keypoints else (), val.name)
+    val = readiness.measurable(
+        val,
+        masks=outputs == "masks",
+        max_broken=float(cfg.max_broken),
+        keypoints=outputs == "keypoints",
+    )
+    readiness.warn_of_twins(train, val)
+    readiness.warn_of_twins(val, test)
+    return val
+
+
 def _part(cfg: DictConfig, name: str, *, outputs: str) -> DetectionDataset | None:
-    """detection.train or .test, without masks or keypoints that are not among the `outputs`."""
-    node = cfg.detection[name]
+    """detection.train, .val or .test, without masks or keypoints that are not among the `outputs`.
+
+    What .val does not state is as in .test, unless it names a reader of its own.
+    """
+    node = cfg.detection.get(name)
+    if name == "val" and node is not None and "_target_" not in node:
+        node = OmegaConf.merge(cfg.detection.test, node)
     optional = [kind for kind in ("masks", "keypoints") if node is not None and kind in node]
     return instantiate(node, **{kind: kind == outputs and node[kind] for kind in optional})

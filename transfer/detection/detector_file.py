@@ -22,6 +22,7 @@ from visrep.weights.encoder_file import COUNTER, fingerprint
 
 FORMAT = "visrep-detector/1"
 NAMES = {"detectron2": "model_final.pth", "torchvision": "detector.safetensors"}
+BEST = {"detectron2": "model_best.pth", "torchvision": "detector_best.safetensors"}
 CONFIG = "detectron2.yaml"
 AUTHOR = "visrep"
 
@@ -41,6 +42,7 @@ class DetectorFile:
         keypoints: that it finds, the fields of a `Keypoints`; {} without any.
         opts: what changed that config beyond the recipe, KEY, value, ...
         labels: what records say of the labels it was trained on; {} for all.
+        best: of the best one by a validation part: its iteration, metric, value and data set.
         tensors: its state, without counters of batches.
         sha256: of the tensors, see `fingerprint`.
     """
@@ -56,6 +58,7 @@ class DetectorFile:
     opts: list[Any] = field(default_factory=list)
     labels: dict[str, Any] = field(default_factory=dict)
     keypoints: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(repr=False)
     sha256: str = field(default="", init=False)
 
@@ -81,7 +84,7 @@ def save(folder: Path, file: DetectorFile) -> Path:
     Raises:
         UserError: the folder cannot be written, or the disk is full.
     """
-    path = folder / NAMES[file.engine]
+    path = folder / (BEST if file.best else NAMES)[file.engine]
     if file.config:
         write_text(folder / CONFIG, file.config)
     with atomic_path(path) as temporary:

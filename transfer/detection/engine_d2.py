@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from visrep import dist, signals
-from visrep.d2 import heads
+from visrep.d2 import heads, training
 from visrep.d2 import opts as own
 from visrep.d2.backbone import add_visrep_config
 from visrep.d2.data import dataset_dict, mapper, register
 from visrep.d2.loader import TrainingLoader
 from visrep.d2.log import diverged, logged_to
 from visrep.d2.recipe import DetectionRecipe
-from visrep.d2.settings import detection_settings, merge, norm_name
+from visrep.d2.settings import detection_settings, merge, norm_in_words, norm_name
 from visrep.d2.verify import place_verified
 from visrep.data.detection import DetectionDataset, Keypoints, trainable
 from visrep.data.preprocess import Preprocess
-from visrep.engine import parallel, snapshot
-from visrep.engine.precise_bn import reestimate
+from visrep.engine import snapshot
+from visrep.engine.precise_bn import buffers_kept
 from visrep.engine.run import Run
 from visrep.engine.writers import Meter
 from visrep.errors import ConfigError, UserError
@@ -35,6 +35,7 @@ from visrep.transfer.detection import detector_file, prediction
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.masks import to_rle
 from visrep.transfer.detection.prediction import Prediction
+from visrep.transfer.detection.validation import Validation
 from visrep.weights.encoder_file import EncoderFile
 
 
@@ -86,10 +87,12 @@ def train(
     snapshot_every: int,
     log_every: int,
     opts: Sequence[Any] = (),
+    validation: Validation | None = None,
 ) -> Detector:
     """Train Detectron2's R-CNN on `dataset`, all layers of `encoder` included.
 
-    `opts` are its own settings, [KEY, value, ...], and win over the recipe.
+    `opts` are its own settings, [KEY, value, ...], and win over the recipe. `validation` measures
+    the model on the way, which changes nothing of the training.
 
     Raises:
         ConfigError: a setting that Detectron2 does not know or does not read in this training, or
@@ -98,7 +101,7 @@ def train(
             mistake.
         Diverged: the loss, or a proposal, is not finite.
     """
-    from detectron2.engine import hooks
+    from detectron2.engine.hooks import LRScheduler
     from detectron2.modeling import build_model
     from detectron2.solver import build_lr_scheduler
 
@@ -114,12 +117,25 @@ def train(
     with logged_to(run.out), diverged():
         _seed(run, "weights")
         model = build_model(cfg)
+        run.log.info("norm: %s", norm_in_words(cfg.MODEL.RESNETS.NORM))
         for line in place_verified(model, cfg, encoder, preprocess):
             run.log.info("%s", line)
         optimizer = _optimizer(cfg, model)
-        order = derive_seed(run.seed, "order")
-        loader = TrainingLoader(cfg, seed=order, start=start, broken=dataset.broken)
-        trainer = _trainer(precision, run, _distributed(model), loader, optimizer)
+        order, parts = derive_seed(run.seed, "order"), recipe.accumulate
+
+        def loader_from(step: int) -> TrainingLoader:
+            first = step * parts
+            return TrainingLoader(
+                cfg, seed=order, start=first, broken=dataset.broken, accumulate=parts
+            )
+
+        trainer = training.trainer(
+            _distributed(model),
+            loader_from(start),
+            optimizer,
+            dtype=training.dtype(precision, run.device),
+            accumulate=parts,
+        )
         schedule = build_lr_scheduler(cfg, optimizer)
         mapper(cfg, training=False)  # reads how an image is tested
         own.check_read(opts, recipe, read)
@@ -138,8 +154,8 @@ def train(
                 )
 
         def save(step: int) -> None:
-            parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-            state: dict[str, Any] = {name: dict(part.state_dict()) for name, part in parts.items()}
+            kept = {"model": model, "optimizer": optimizer, "schedule": schedule}
+            state: dict[str, Any] = {name: dict(part.state_dict()) for name, part in kept.items()}
             state |= {"total_steps": recipe.iterations, "meter": meter.state()}
             if run.data is not None:
                 state["data"] = run.data.digest
@@ -150,19 +166,40 @@ def train(
         meter = Meter(start=start, total=recipe.iterations, shared=False)
         if "meter" in state:  # not before 0.3
             meter.load(state["meter"])
-        report = _report(run, recipe, meter, start=start, log_every=log_every)
+        writers = run.writers(total=recipe.iterations, label="detect")
+        report = training.report(
+            writers, meter, start=start, images=recipe.batch_size, every=log_every
+        )
+
+        def precise(step: int) -> None:
+            """Statistics from as many images as in `precise_bn` batches, those that come next."""
+            _seed(run, step)
+            training.precise(trainer.model, loader_from(step), recipe.precise_bn * parts)
+
+        def validate(step: int) -> None:
+            assert validation is not None
+            with buffers_kept(model):
+                if recipe.precise_bn:
+                    precise(step)
+                metrics = validation.measure(Detector(model, cfg), step)
+            for writer in writers:
+                writer.write(step, metrics)
+
         with signals.held() as held:
-            keep = _keep(save, held, every=snapshot_every)
-            rates = hooks.LRScheduler(optimizer, schedule)
-            trainer.register_hooks([_seeded(run), rates, report, keep])
-            trainer.train(start, cfg.SOLVER.MAX_ITER)
+            hooks: list[Any] = [training.seeded(lambda step: _seed(run, step))]
+            hooks += [LRScheduler(optimizer, schedule), report]
+            if validation is not None:
+                hooks += [training.measured(validate, every=validation.every)]
+            hooks += [training.keep(save, held, every=snapshot_every)]
+            trainer.register_hooks(hooks)
+            try:
+                trainer.train(start, cfg.SOLVER.MAX_ITER)
+            finally:
+                for writer in writers:
+                    writer.close()
         if recipe.precise_bn:
             run.log.info("precise batch norm: statistics from %d batches", recipe.precise_bn)
-            loader = TrainingLoader(
-                cfg, seed=order, start=cfg.SOLVER.MAX_ITER, broken=dataset.broken
-            )
-            _seed(run, cfg.SOLVER.MAX_ITER)
-            _precise(trainer.model, loader, recipe.precise_bn)
+            precise(cfg.SOLVER.MAX_ITER)
     return Detector(model, cfg)
 
 
@@ -239,7 +276,7 @@ def configure(
     file = EncoderFile(
         backbone=encoder.spec, preprocess=preprocess.to_dict(), tensors=encoder.state_dict()
     )
-    nested = detection_settings(file, recipe, norm=norm_name(run.device))
+    nested = detection_settings(file, recipe, norm=norm_name(recipe.norm, run.device))
     ours = {
         "MODEL": {"DEVICE": str(run.device), "ROI_HEADS": {"NUM_CLASSES": len(dataset.classes)}},
         "INPUT": {"MASK_FORMAT": "bitmask"},
@@ -286,90 +323,6 @@ def _distributed(model: nn.Module) -> nn.Module:
     return create_ddp_model(model, broadcast_buffers=False, **devices)
 
 
-def _trainer(precision: str, run: Run, model: nn.Module, loader: Any, optimizer: Any) -> Any:
-    from detectron2.engine import AMPTrainer, SimpleTrainer
-
-    if precision == "fp32":
-        return SimpleTrainer(model, loader, optimizer)
-    if precision != "bf16":
-        raise ConfigError(f"precision={precision}: choose fp32 or bf16 for engine=detectron2")
-    if run.device.type != "cuda":
-        raise ConfigError("precision=bf16: Detectron2 has it on a GPU only; use precision=fp32")
-    scaler = torch.amp.GradScaler(enabled=False)  # bfloat16 needs no scaling
-    return AMPTrainer(model, loader, optimizer, grad_scaler=scaler, precision=torch.bfloat16)
-
-
 def _seed(run: Run, of: int | str) -> None:
     """Torch's draws, of fresh weights and of anchors and regions, from now on."""
     torch.manual_seed(derive_seed(run.seed, "detectron2", of, dist.rank()))
-
-
-def _seeded(run: Run) -> Any:
-    """A hook that makes what an iteration draws a function of its number."""
-    from detectron2.engine import HookBase
-
-    class Seeded(HookBase):
-        def before_step(self) -> None:
-            _seed(run, self.trainer.iter)
-
-    return Seeded()
-
-
-def _report(run: Run, recipe: DetectionRecipe, meter: Meter, *, start: int, log_every: int) -> Any:
-    """A hook that hands Detectron2's losses to our writers."""
-    from detectron2.engine import HookBase
-
-    class Report(HookBase):
-        def before_train(self) -> None:
-            self.writers = run.writers(total=recipe.iterations, label="detect")
-            meter.start(start)
-            for writer in self.writers:
-                writer.rewind(start)
-
-        def after_step(self) -> None:
-            if not dist.is_main():
-                return
-            step = self.trainer.iter + 1
-            latest = {k: v for k, (v, _) in self.trainer.storage.latest().items()}
-            losses = {k: v for k, v in latest.items() if k.startswith("loss_")}
-            meter.add({"loss": latest["total_loss"], **losses})
-            meter.images += recipe.batch_size
-            meter.data_time += latest.get("data_time", 0.0)
-            if step % log_every == 0 or step == recipe.iterations:
-                metrics = meter.read(step)
-                metrics["lr"] = latest["lr"]
-                for writer in self.writers:
-                    writer.write(step, metrics)
-
-        def after_train(self) -> None:
-            for writer in self.writers:
-                writer.close()
-
-    return Report()
-
-
-def _keep(save: Any, held: signals.Held, *, every: int) -> Any:
-    """A hook that saves snapshots, also at the end, and saves one and stops when `held` says so."""
-    from detectron2.engine import HookBase
-
-    class Keep(HookBase):
-        def before_train(self) -> None:
-            self.agreement = parallel.Agreement()
-
-        def after_step(self) -> None:
-            step = self.trainer.iter + 1
-            asked = self.agreement.on(held.signum)
-            last = step == self.trainer.max_iter
-            if asked or (every and (step % every == 0 or last)):
-                save(step)
-            if asked:
-                raise signals.Interrupted(asked, signals.SAVED)
-
-    return Keep()
-
-
-def _precise(model: nn.Module, loader: TrainingLoader, count: int) -> None:
-    from detectron2.utils.events import EventStorage
-
-    with EventStorage():  # the model's losses are noted there, by Detectron2's design
-        reestimate(model, iter(loader), count=count, forward=model)

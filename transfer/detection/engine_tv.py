@@ -11,6 +11,7 @@ from torch import Tensor
 
 from visrep import dist
 from visrep.d2.recipe import DetectionRecipe
+from visrep.d2.settings import norm_in_words
 from visrep.data.detection import DetectionDataset
 from visrep.data.preprocess import Preprocess
 from visrep.engine import optim
@@ -24,6 +25,7 @@ from visrep.transfer.detection import detector_file, tv_features
 from visrep.transfer.detection.batches import TrainingBatches
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.tv_detector import Detector
+from visrep.transfer.detection.validation import Validate, Validation
 
 
 class DetectionTask(Task):
@@ -55,8 +57,12 @@ def train(
     precision: str,
     snapshot_every: int,
     log_every: int,
+    validation: Validation | None = None,
 ) -> Detector:
-    """Train a detector on `dataset` with the one training loop; it comes back in eval mode."""
+    """Train a detector on `dataset` with the one training loop; it comes back in eval mode.
+
+    `validation` measures it on the way, which changes nothing of the training.
+    """
     detector = Detector(
         encoder=encoder,
         classes=len(dataset.classes),
@@ -65,11 +71,22 @@ def train(
         preprocess=preprocess,
         seed=run.seed,
     )
+    shared = "SyncBN" if dist.world_size() > 1 else "BN"
+    run.log.info("norm: %s", norm_in_words("FrozenBN" if recipe.norm == "FrozenBN" else shared))
     run.log.info("%s", tv_features.verified(detector, encoder))
     if dist.world_size() > 1:
         set_batchnorm(detector, mode="sync")
     task = DetectionTask(detector)
     batches = TrainingBatches(dataset, recipe=recipe, seed=run.seed, workers=workers)
+
+    def reestimate_at(step: int) -> None:
+        """Statistics from as many images as in `precise_bn` batches, those that come next."""
+        stream = batches.iterate(step * recipe.accumulate)
+        reestimate(task, stream, count=recipe.precise_bn * recipe.accumulate, forward=task)
+
+    hooks = []
+    if validation is not None:
+        hooks.append(Validate(validation, detector, reestimate_at if recipe.precise_bn else None))
     groups = optim.parameter_groups(
         task, lr=recipe.lr, weight_decay=recipe.weight_decay, exclude=["norm"]
     )
@@ -82,17 +99,18 @@ def train(
         device=run.device,
         out=run.out,
         precision=precision,
+        accumulate=recipe.accumulate,
         snapshot_every=snapshot_every,
         log_every=log_every,
         resume=run.config.get("resume", "never"),
         data=run.data,
+        hooks=hooks,
         writers=run.writers(total=recipe.iterations, label="detect"),
     )
     trainer.fit()
     if recipe.precise_bn:
         run.log.info("precise batch norm: statistics from %d batches", recipe.precise_bn)
-        stream = batches.iterate(recipe.iterations)
-        reestimate(task, stream, count=recipe.precise_bn, forward=task)
+        reestimate_at(recipe.iterations)
     return detector.eval()
 
 

@@ -33,7 +33,7 @@ def predict_and_measure(
     """Predict `test` on all processes, each its share; measure, record, keep the predictions."""
     names = by_name(file.classes, test)
     started = time.perf_counter()
-    predictions = _gathered(run, test, lambda share: detector.predict_all(share))
+    predictions = gathered(run, test, lambda share: detector.predict_all(share))
     run.log.info("predicted %d images in %.1f s", len(predictions), time.perf_counter() - started)
     if not dist.is_main():
         return  # measuring takes its time, and the others have nothing to wait for
@@ -105,10 +105,7 @@ def measure(
             form = "VOC area" if metric.endswith("_area") else "VOC 11-point"
             record(metric, value, form, classes_without_truth=voc.without_truth)
         tables |= {form: voc.per_class(form) for form in FORMS}
-    boxes = "coco_" if dataset.federated is None else "lvis_"
-    further = {"masks": {"segm": "mask_"}, "keypoints": {"keypoints": "keypoint_"}}
-    kinds = {"bbox": boxes} | further.get(recipe.outputs, {})
-    for kind, prefix in kinds.items():
+    for kind, prefix in kinds(recipe, dataset).items():
         found = measured(dataset, predictions, kind=kind)
         for metric, value in found.numbers.items():
             record(f"{prefix}{metric}", value, found.form, **found.about)
@@ -123,7 +120,14 @@ def measure(
     write_text(run.out / "per_class.json", json.dumps(tables, indent=1))
 
 
-def _gathered(run: Run, dataset: DetectionDataset, predict: Any) -> dict[str, Prediction]:
+def kinds(recipe: DetectionRecipe, dataset: DetectionDataset) -> dict[str, str]:
+    """What `rules.measured` compares, the task's own last, and how its metrics are called."""
+    boxes = "coco_" if dataset.federated is None else "lvis_"
+    further = {"masks": {"segm": "mask_"}, "keypoints": {"keypoints": "keypoint_"}}
+    return {"bbox": boxes} | further.get(recipe.outputs, {})
+
+
+def gathered(run: Run, dataset: DetectionDataset, predict: Any) -> dict[str, Prediction]:
     """The predictions of all processes, each of which does its share of the images."""
     share = replace(dataset, records=dataset.records[dist.rank() :: dist.world_size()])
     mine = predict(share)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
 
 from visrep.d2.config_text import Part, headed
 from visrep.d2.pkl import describe
@@ -15,9 +14,10 @@ from visrep.transfer.detection.detector_file import CONFIG, NAMES
 
 
 def text(
-    cfg: DictConfig,
     resolved: str,
     *,
+    out: str | Path,
+    nodes: Mapping[str, Any],
     recipe: DetectionRecipe,
     backbone: Mapping[str, Any],
     train: DetectionDataset,
@@ -25,19 +25,25 @@ def text(
 ) -> str:
     """What is written beside the final model, or shown before it is trained.
 
-    `resolved` is Detectron2's own dump of the config of the training. MODEL.WEIGHTS is the final
-    model in out=, and DATASETS.TEST what it is measured on, so that Detectron2's programs take both
-    files as they are.
+    MODEL.WEIGHTS is the final model, and DATASETS.TEST what it is measured on, so that Detectron2's
+    programs take both files as they are.
+
+    Args:
+        resolved: Detectron2's own dump of the config of the training.
+        out: the run folder.
+        nodes: what reads `train` and `test`, their yaml as plain values.
+        recipe: of the task.
+        backbone: of the encoder, as in its file.
+        train, test: the data.
     """
     config = yaml.safe_load(resolved)
-    nodes: Any = OmegaConf.to_container(cfg.detection, resolve=True)
     parts = [
         Part.of(dataset, nodes[name], classes=train.classes)
         for name, dataset in (("train", train), ("test", test))
     ]
     names = [[part.name] for part in parts]
     config["DATASETS"] |= dict(zip(("TRAIN", "TEST"), names, strict=True))
-    config["MODEL"]["WEIGHTS"] = str(Path(cfg.out).absolute() / NAMES["detectron2"])
+    config["MODEL"]["WEIGHTS"] = str(Path(out).absolute() / NAMES["detectron2"])
     return headed(
         config,
         about=[f"{recipe.about}:", f"{describe(dict(backbone))}, trained by visrep detect."],

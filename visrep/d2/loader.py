@@ -27,14 +27,17 @@ Entry = dict[str, Any]
 
 
 class TrainingLoader:
-    """Endless batches of DATASETS.TRAIN, lists of Detectron2's dicts, for this process.
+    """Endless batches of DATASETS.TRAIN, or parts of each, for this process.
+
+    They are lists of Detectron2's dicts.
 
     Images without a box, or without a labelled keypoint where these are learned, are left out.
 
     Args:
         cfg: Detectron2's.
         seed: of the order and of the augmentation.
-        start: the batch that comes first.
+        start: the batch, or part, that comes first.
+        accumulate: parts that a process takes its images of a batch in.
         broken: counts images that cannot be read; another takes the place of one.
 
     Raises:
@@ -42,23 +45,26 @@ class TrainingLoader:
         UserError: more images are broken than `broken` tolerates (while it is iterated).
     """
 
-    def __init__(self, cfg: Any, *, seed: int, start: int, broken: BrokenImages) -> None:
+    def __init__(
+        self, cfg: Any, *, seed: int, start: int, broken: BrokenImages, accumulate: int = 1
+    ) -> None:
         from detectron2.data import get_detection_dataset_dicts
 
-        check_batch(cfg.SOLVER.IMS_PER_BATCH)
+        size = check_batch(cfg.SOLVER.IMS_PER_BATCH, accumulate=accumulate)
         points = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
         entries = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN, filter_empty=True, min_keypoints=points
         )
-        share = cfg.SOLVER.IMS_PER_BATCH // dist.world_size()
         short, most = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
         self.sampler = _sampler(cfg, entries, seed=seed % 2**31)
         self.broken = broken
         self.batches = Fetched(
             _Images(entries, mapper(cfg, training=True), derive_seed(seed, "image", dist.rank())),
             workers=cfg.DATALOADER.NUM_WORKERS,
-            item_bytes=3 * min(short, most) * most * share,
-            batch_sampler=_Batches(self.sampler, entries, share=share, start=start),
+            item_bytes=3 * min(short, most) * most * size,
+            batch_sampler=_Batches(
+                self.sampler, entries, share=size * accumulate, size=size, start=start
+            ),
             collate_fn=list,
         )
 
@@ -82,14 +88,18 @@ def _sampler(cfg: Any, entries: Sequence[Entry], *, seed: int) -> Any:
 
 
 class _Batches:
-    """The batches from `start` on, each of (index, number in the order), of one orientation."""
+    """The batches from `start` on, each of (index, number in the order), of one orientation.
+
+    `share` images make a batch, which comes in parts of `size`.
+    """
 
     def __init__(
-        self, sampler: Iterable[int], entries: Sequence[Entry], *, share: int, start: int
+        self, sampler: Iterable[int], entries: Sequence[Entry], *, share: int, size: int, start: int
     ) -> None:
         self.sampler = sampler
         self.wide = [entry["width"] > entry["height"] for entry in entries]
         self.share = share
+        self.size = size
         self.start = start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -101,7 +111,8 @@ class _Batches:
             bucket = waiting[self.wide[index]]
             bucket.append((index, number))
             if len(bucket) == self.share:
-                yield list(bucket)
+                for first in range(0, self.share, self.size):
+                    yield bucket[first : first + self.size]
                 bucket.clear()
 
 

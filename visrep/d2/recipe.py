@@ -17,8 +17,8 @@ from visrep.engine import optim
 from visrep.errors import ConfigError
 
 OUTPUTS = ("boxes", "masks", "keypoints", "semantic", "densepose")
-HEADS = ("c4", "fpn")
-NORMS = ("BN", "FrozenBN")
+HEADS = ("c4", "dc5", "fpn")
+NORMS = ("BN", "SyncBN", "naiveSyncBN", "FrozenBN")
 # Where Detectron2's config names the data and their classes; `visrep detect` has its own.
 DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.ROI_HEADS.NUM_CLASSES")
 KEYPOINTS = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"  # where some are learned
@@ -34,13 +34,20 @@ class DetectionRecipe:
         about: what it is, in a line.
         outputs: boxes; masks, keypoints or densepose (points on a surface), each with boxes; or
             semantic (a class per pixel).
-        head: c4 (region features from layer3, layer4 as the head) or fpn.
-        norm: of backbone, pyramid and C4 head: BN (trained, with the statistics of all processes)
+        head: c4 (region features from layer3, layer4 as the head), dc5 (from layer4, dilated at the
+            stride of layer3, two fully connected layers as the head) or fpn.
+        norm: of backbone, pyramid and C4 head: BN (trained, with the statistics of all processes,
+            by what the machine can do), SyncBN or naiveSyncBN (the same, by that way and no other),
             or FrozenBN (statistics and scales stay the encoder's).
         freeze_at: parts that do not train and whose norms are frozen: 1 the stem, 2 also layer1,
             ..., 5 all.
         iterations: updates.
         batch_size: images per update, over all processes.
+        accumulate: parts that the batch of a process is taken in, one after the other, whose
+            gradients are averaged: batch_size / processes / accumulate images at a time. For
+            images of equally many sampled regions this is the gradient of the whole batch,
+            for others the mean that Detectron2 takes over as many processes; a trained norm takes
+            the statistics of a part.
         lr: peak learning rate of SGD with momentum.
         decay_at: shares of the iterations at which the rate drops to a tenth.
         warmup: iterations of linear warm-up from `warmup_factor` times the rate.
@@ -54,13 +61,13 @@ class DetectionRecipe:
         fpn_channels: width of the pyramid.
         fpn_norm: batch norm on the pyramid's convolutions.
         fpn_first: first layer of the pyramid, 1 to 3; 2 leaves the finest map out.
-        box_width: width of the two fully connected layers of the FPN box head.
+        box_width: width of the two fully connected layers of the box head on FPN and DC5.
         mask_width: width of the mask head.
         keypoint_width: width of the eight convolutions of the keypoint head.
         box_beta: offset of a box, in its units of the loss, below which the box loss is a square
             and above which it is L1 (smooth L1, arXiv 1504.08083, eq. 3); 0 is plain L1.
         box_pool: side of the pooled regions.
-        anchor_sizes: in strides; on C4 all sit on the one map, on FPN each on every level.
+        anchor_sizes: in strides; on C4 and DC5 all sit on the one map, on FPN each on every level.
         anchor_ratios: height over width.
         rpn_batch: anchors per image in the proposal loss.
         rpn_pre_nms: proposals kept before suppression in training and in testing (per level).
@@ -118,12 +125,18 @@ class DetectionRecipe:
     keypoint_width: int = 512
     box_beta: float = 0.0
     repeat_threshold: float = 0.0  # detectors that were kept before it was a setting have none
+    accumulate: int = 1  # detectors that were kept before there was the choice do not state it
 
     def __post_init__(self) -> None:
         for name, known in (("outputs", OUTPUTS), ("head", HEADS), ("norm", NORMS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}={getattr(self, name)}: choose {' or '.join(known)}")
-        if self.head == "c4" and self.outputs in ("keypoints", "semantic", "densepose"):
+        refused = {
+            "c4": ("keypoints", "semantic", "densepose"),
+            "dc5": ("semantic", "densepose"),
+            "fpn": (),
+        }
+        if self.outputs in refused[self.head]:
             raise ConfigError(f"outputs={self.outputs} needs the pyramid: head=fpn")
         if self.norm == "FrozenBN" and self.precise_bn:
             raise ConfigError("norm=FrozenBN leaves no statistics to re-estimate: precise_bn=0")
@@ -140,6 +153,10 @@ class DetectionRecipe:
         if not 0 <= self.repeat_threshold < 1:
             raise ConfigError(
                 f"repeat_threshold={self.repeat_threshold}: a share of the images, 0 to below 1"
+            )
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"accumulate={self.accumulate}: batch_size={self.batch_size} does not divide by it"
             )
         if self.warmup >= self.iterations:
             raise ConfigError(
@@ -180,7 +197,7 @@ class DetectionRecipe:
             **config,
             **{name: own[name] for name in _OF_EACH_HEAD},
             "extra_norm": config["c4"]["extra_norm"],
-            "box_width": config["fpn"]["box_width"],
+            "box_width": config["dc5" if config["head"] == "dc5" else "fpn"]["box_width"],
             **{f"fpn_{name}": config["fpn"][name] for name in ("channels", "norm", "first")},
             "detectron2": config["detectron2"] or {},
         }
@@ -219,7 +236,7 @@ class DetectionRecipe:
 
     def strides(self, backbone: Sequence[int]) -> list[int]:
         """Strides of the maps that proposals are made on, from the backbone's four."""
-        if self.head == "c4":
+        if self.head != "fpn":  # a dilated layer4 has the stride of layer3
             return [backbone[2]]
         levels = list(backbone[self.fpn_first - 1 :])
         return [*levels, 2 * levels[-1]]
@@ -235,13 +252,24 @@ class DetectionRecipe:
         )
 
 
-def check_batch(size: int) -> None:
-    """Raise ConfigError unless a batch of `size` images divides over the processes."""
+def check_batch(size: int, *, accumulate: int = 1) -> int:
+    """Images at a time, of a batch of `size` images over the processes, in `accumulate` parts.
+
+    Raises:
+        ConfigError: the batch does not divide like that.
+    """
     if size % dist.world_size():
         raise ConfigError(
             f"batch_size={size} does not divide over {dist.world_size()} processes: choose a "
             "multiple"
         )
+    share = size // dist.world_size()
+    if share % accumulate:
+        raise ConfigError(
+            f"accumulate={accumulate}: the {share} images of a process do not divide by it; "
+            "choose one of " + ", ".join(str(n) for n in range(1, share + 1) if share % n == 0)
+        )
+    return share // accumulate
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

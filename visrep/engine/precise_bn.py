@@ -5,10 +5,25 @@ those of no data.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """After the body, running statistics and all other buffers, and the mode, are as before it."""
+    training = model.training
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(before[name])
+        model.train(training)
 
 
 @torch.no_grad()

@@ -260,7 +260,7 @@ def test_what_is_cut_short_after_training_is_not_trained_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(measuring, "_gathered", cut)
+        patch.setattr(measuring, "gathered", cut)
         run(weights, tmp_path / "cut", f"engine={engine}", "resume=auto")
     for trainer in (engine_d2, engine_tv):
         monkeypatch.setattr(trainer, "train", cut)
@@ -337,9 +337,9 @@ def test_engine_auto_says_what_it_takes_and_why(monkeypatch):
     ("override", "message"),
     [
         ("outputs=stuff", "outputs=stuff: choose boxes or masks or keypoints or semantic"),
-        ("norm=GN", "norm=GN: choose BN or FrozenBN"),
+        ("norm=GN", "norm=GN: choose BN or SyncBN or naiveSyncBN or FrozenBN"),
         ("freeze_at=5", "freeze_at=5: 0 to 4 with head=c4"),
-        ("head=dc5", "head=dc5: choose c4 or fpn"),
+        ("head=c5", "head=c5: choose c4 or dc5 or fpn"),
         ("iterations=0", "iterations=0"),
         ("lr=0", "lr=0"),
         ("warmup=3", "warmup=3 is not shorter than iterations=3"),
@@ -459,14 +459,16 @@ def test_what_no_engine_learns_is_refused_before_anything_runs(weights, tmp_path
 
 
 def test_what_only_detectron2_knows_is_refused_or_left_out(weights, data, tmp_path):
-    dilated = recipe_of("voc0712_dc5")
-    with pytest.raises(ConfigError, match="task=voc0712_dc5 has settings that only Detectron2"):
-        detect.refuse(dilated, "torchvision")
-    detect.refuse(dilated, "detectron2")
+    own = "+detectron2.SOLVER.GAMMA=0.5"
+    cropped = dataclasses.replace(
+        recipe_of("scenes"), detectron2={"INPUT": {"CROP": {"ENABLED": True}}}
+    )
+    with pytest.raises(ConfigError, match="task=scenes has settings that only Detectron2"):
+        detect.refuse(cropped, "torchvision")
+    detect.refuse(cropped, "detectron2")
     assert run(weights, tmp_path / "b", "engine=torchvision", "detectron2=null")
-    dilated = [f"weights={weights}", f"out={tmp_path / 'c'}", "task=voc0712_dc5"]
-    with pytest.raises(ConfigError, match="MODEL.RESNETS.RES5_DILATION"):
-        detect.main(compose("detect", [*dilated, "engine=torchvision"])[0])
+    with pytest.raises(ConfigError, match="SOLVER.GAMMA"):
+        run(weights, tmp_path / "c", "engine=torchvision", own)
     assert not (tmp_path / "c").exists()
 
 

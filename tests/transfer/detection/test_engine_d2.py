@@ -17,7 +17,7 @@ from visrep import dist, signals
 from visrep.d2.data import register
 from visrep.d2.loader import TrainingLoader
 from visrep.d2.pkl import detectron2_name
-from visrep.d2.settings import detection_settings, held_by_detectron2, norm_name
+from visrep.d2.settings import detection_settings, held_by_detectron2, norm_in_words, norm_name
 from visrep.d2.tasks import recipe_of
 from visrep.d2.weights import place
 from visrep.data.images import BrokenImages
@@ -105,9 +105,16 @@ def test_settings_follow_recipe_and_strides():
 
 def test_norms_are_shared_over_processes(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert norm_name(cpu) == norm_name(cuda) == "BN"
+    assert norm_name("BN", cpu) == norm_name("BN", cuda) == "BN"
+    assert norm_name("naiveSyncBN", cpu) == "naiveSyncBN"
+    assert norm_in_words("BN") == "BN, the statistics of one process"
     monkeypatch.setattr("visrep.dist.world_size", lambda: 2)
-    assert (norm_name(cpu), norm_name(cuda)) == ("naiveSyncBN", "SyncBN")
+    assert (norm_name("BN", cpu), norm_name("BN", cuda)) == ("naiveSyncBN", "SyncBN")
+    assert norm_name("FrozenBN", cuda) == "FrozenBN" and norm_name("SyncBN", cuda) == "SyncBN"
+    assert norm_name("naiveSyncBN", cuda) == "naiveSyncBN"
+    with pytest.raises(ConfigError, match="norm=SyncBN: torch has it on GPUs only"):
+        norm_name("SyncBN", cpu)
+    assert norm_in_words("naiveSyncBN") == "naiveSyncBN, the statistics of 2 processes"
 
 
 # Config, weights, data

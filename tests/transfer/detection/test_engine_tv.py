@@ -325,6 +325,31 @@ def test_every_image_is_seen_once_per_epoch(data):
     assert sorted(positions) == list(range(30))
 
 
+def test_rare_classes_come_more_often_and_batches_follow_from_the_step(data):
+    records = [
+        dataclasses.replace(r, boxes=[b for b in r.boxes if not b.category][:1])
+        for r in data.records
+    ]
+    rare = dataclasses.replace(records[0], boxes=[Box((4.0, 4.0, 20.0, 20.0), 1)])
+    uneven = dataclasses.replace(data, records=[rare, *(r for r in records[1:] if r.boxes)])
+    count = len(uneven.records)
+    # Of class 1 there is one image of `count`: its factor is sqrt(t * count) = 2.
+    recipe = small_recipe(batch_size=1, train_sizes=[48], repeat_threshold=4 / count)
+
+    def batches():
+        return TrainingBatches(uneven, recipe=recipe, seed=3)
+
+    members = batches().members()
+    epoch = [next(members)[0] for _ in range(count + 1)]
+    assert sorted(epoch) == list(range(count + 1))
+    targets = [batches().sample(position)[1]["labels"].tolist() for position in epoch]
+    assert targets.count([2]) == 2
+    stream = batches().iterate(0)
+    first = [next(stream) for _ in range(count + 4)]
+    late = next(batches().iterate(count + 3))
+    assert torch.equal(late["images"][0], first[-1]["images"][0])
+
+
 def test_data_that_cannot_be_trained_on_is_refused(data):
     import dataclasses
 
@@ -570,3 +595,41 @@ def test_sampled_regions_follow_the_batch_seed(data):
     same = [task(batch)["loss"].item() for _ in range(2)]
     other = task({**batch, "seed": batch["seed"] + 1})["loss"].item()
     assert same[0] == same[1] != other
+
+
+@pytest.mark.parametrize("head", ["fpn", "c4"])
+def test_parts_of_a_batch_have_the_gradient_of_the_batch(data, head, monkeypatch):
+    """Norms rest, the samplers take the first of each kind, and every image has as many regions."""
+    monkeypatch.setattr(torch, "randperm", lambda n, **given: torch.arange(n))
+    gradients = []
+    for accumulate in (1, 2):
+        settings = {"batch_size": 4, "roi_batch": 4, "flip": False, "norm": "FrozenBN"}
+        recipe = small_recipe(head=head, accumulate=accumulate, **settings)
+        task = DetectionTask(detector(head=head, **settings))
+        for name, buffer in task.named_buffers():
+            if name.endswith("bn2.weight"):
+                buffer.fill_(1.0)  # a fresh net's is 0 and hides what comes before it
+        stream = TrainingBatches(data, recipe=recipe, seed=0).iterate(accumulate)
+        for _ in range(accumulate):
+            batch = next(stream)
+            assert batch["size"] == 4 // accumulate
+            (task(batch)["loss"] / accumulate).backward()
+        gradients.append({n: p.grad for n, p in task.named_parameters() if p.grad is not None})
+    whole, parts = gradients
+    assert whole.keys() == parts.keys()
+    for name, gradient in whole.items():
+        near = 1e-6 * max(1.0, gradient.abs().max().item())
+        assert torch.allclose(gradient, parts[name], atol=near), name
+
+
+def test_the_images_of_a_batch_do_not_hang_on_its_parts(data):
+    def images(accumulate, start, count):
+        recipe = small_recipe(batch_size=4, accumulate=accumulate)
+        stream = TrainingBatches(data, recipe=recipe, seed=0).iterate(start)
+        return [image for _ in range(count) for image in next(stream)["images"]]
+
+    whole, parts = images(1, 1, 2), images(2, 2, 4)
+    assert len(whole) == len(parts) == 8
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    with pytest.raises(ConfigError, match="accumulate=3: batch_size=4 does not divide by it"):
+        images(3, 0, 1)

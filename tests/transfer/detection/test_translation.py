@@ -51,6 +51,8 @@ def run(tmp_path):
     [
         ({"head": "c4", "anchor_sizes": [1, 2]}, {"depth": 18, "width": 0.125, "stem": "small"}),
         ({"head": "fpn"}, {"depth": 18, "width": 0.125, "stem": "small"}),
+        ({"head": "dc5", "anchor_sizes": [1, 2]}, {"depth": 18, "width": 0.125, "stem": "small"}),
+        ({"head": "dc5", "anchor_sizes": [1, 2]}, {"depth": 50, "width": 0.125}),
         ({"head": "fpn", "norm": "FrozenBN"}, {"depth": 18, "width": 0.125, "stem": "small"}),
         ({"head": "c4", "extra_norm": False}, {"depth": 50, "width": 0.125, "stem": "imagenet"}),
         ({"head": "fpn", "fpn_first": 1, "fpn_norm": False}, {"depth": 50, "width": 0.125}),

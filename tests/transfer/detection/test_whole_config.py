@@ -1,6 +1,7 @@
 """The complete Detectron2 config of a run, and programs of Detectron2's that take it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def coco(folder, *, images, seed):
             "images": [
                 {
                     "id": i,
-                    "file_name": record.file,
+                    "file_name": Path(record.file).name,
                     "height": record.height,
                     "width": record.width,
                 }
@@ -166,5 +167,5 @@ def test_convert_writes_configs_for_the_users_own_data(weights, tmp_path, monkey
         assert MetadataCatalog.get("visrep/test").thing_classes == ["disc", "square"]
     cfg.MODEL.DEVICE = "cpu"
     assert build_model(cfg).roi_heads.num_classes == 2
-    assert convert("task=scenes") == 2
+    assert convert("task=scenes", "overwrite=true") == 2
     assert "name yours, as with detection=voc detection.root=DIR" in capsys.readouterr().err

@@ -20,7 +20,7 @@ def test_the_recipe_of_a_task_is_the_one_that_detect_runs(task):
     cfg = composed(task)
     assert cfg.task == task
     assert DetectionRecipe.read(OmegaConf.to_container(cfg)) == tasks.recipe_of(task)
-    other = {"c4": "fpn", "fpn": "c4"}[cfg.head]
+    other = {"c4": "fpn", "dc5": "c4", "fpn": "dc5"}[cfg.head]
     if cfg.outputs in ("boxes", "masks"):
         recipe = DetectionRecipe.read(composed(task, f"head={other}"))
         assert recipe.head == other and recipe.box_pool == cfg[other].box_pool
@@ -85,7 +85,8 @@ def test_a_task_that_leaves_out_what_has_no_default_is_told():
 
 def test_settings_that_only_detectron2_knows():
     assert tasks.recipe_of("voc0712_c4").beyond == tasks.recipe_of("scenes").beyond == []
-    assert "MODEL.RESNETS.RES5_DILATION" in tasks.recipe_of("voc0712_dc5").beyond
+    assert tasks.recipe_of("voc0712_dc5").beyond == []
+    assert small_recipe(detectron2={"SOLVER": {"GAMMA": 0.5}}).beyond == ["SOLVER.GAMMA"]
     assert tasks.recipe_of("voc0712_c4").unsaid == []
     assert len(tasks.recipe_of("scenes").unsaid) == 3
 

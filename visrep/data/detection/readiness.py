@@ -59,11 +59,16 @@ def ready(
     if keypoints:
         check_same(train, test.keypoints.names if test.keypoints else (), test.name)
     test = measurable(test, masks=masks, max_broken=max_broken, keypoints=keypoints)
+    warn_of_twins(train, test)
+    return (with_masks(train) if masks else train), test
+
+
+def warn_of_twins(train: DetectionDataset, test: DetectionDataset) -> None:
+    """One line when images of `test` are also in `train`."""
     twins = same_files(_paths(train), _paths(test))
     if twins:
         line = overlap_line(twins, train=train.name, test=test.name, images=len(test.records))
         log.warning("%s", line)
-    return (with_masks(train) if masks else train), test
 
 
 def measurable(
