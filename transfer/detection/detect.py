@@ -1,5 +1,6 @@
 """`visrep detect weights=encoder.safetensors task=scenes out=DIR`: finetune, keep, measure.
 `visrep detect detector=DIR detection=scenes out=DIR2`: measure a detector that was kept.
+`visrep detect detector=DIR images=FOLDER out=DIR2`: see what it finds in pictures without labels.
 
 The encoder is trained with a Faster R-CNN (outputs=masks: Mask R-CNN) as the task says, on
 detection.train, by Detectron2 or by torchvision, and the result is measured on detection.test: VOC
@@ -35,6 +36,8 @@ from visrep.transfer.detection import (
     engine_d2,
     engine_tv,
     measuring,
+    pictures,
+    surfaces,
     translation,
     whole_config,
 )
@@ -46,8 +49,9 @@ from visrep.weights.reading import read_weights
 
 # What can be said of a measurement; all else is the detector's own.
 OF_MEASURING = (
-    *("detection", "detector", "out", "engine", "workers", "log_every", "snapshot_every"),
-    *("resume", "seed", "device", "threads", "overwrite", "max_broken", "eval_every"),
+    *("detection", "images", "score", "detector", "out", "engine", "workers", "log_every"),
+    *("snapshot_every", "resume", "seed", "device", "threads", "overwrite", "max_broken"),
+    "eval_every",
 )
 INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 
@@ -55,7 +59,9 @@ INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 def main(cfg: DictConfig) -> None:
     """Train and keep a detector, or take one that was kept; predict, measure, record."""
     resolve(cfg)
-    if cfg.detector is not None:
+    if cfg.images is not None:
+        _predict_pictures(cfg)
+    elif cfg.detector is not None:
         _measure_kept(cfg)
     else:
         _train_and_measure(cfg)
@@ -66,15 +72,24 @@ def resolve(cfg: DictConfig) -> DictConfig:
 
     Raises:
         ConfigError: neither weights= nor detector=, or both; weights= without a task; detector=
-            with one, or with a setting of one; eval_every= without detection.val, or that alone.
+            with one, or with a setting of one; no data, or images= beside data or weights=;
+            eval_every= without detection.val, or that alone.
     """
+    if cfg.images is not None and (cfg.weights is not None or cfg.get("detection") is not None):
+        other = "weights" if cfg.weights is not None else "detection"
+        raise ConfigError(
+            f"images= shows what a kept detector finds in pictures: give detector=, not {other}="
+        )
     if (cfg.weights is None) == (cfg.detector is None):
         raise ConfigError(
             "give weights=, an encoder to train a detector from, or detector=, one that was kept"
         )
     if cfg.detector is None and cfg.get("task") is None:
         raise ConfigError(f"give a value: task=..., one of {', '.join(groups.choices('task'))}")
-    every, val = cfg.get("eval_every", 0), cfg.detection.get("val")
+    usual: Any = OmegaConf.load(config_dir() / "detect.yaml")
+    if cfg.images is None and cfg.score != usual.score:
+        raise ConfigError("score= is what is drawn of images=: leave it out")
+    every, val = cfg.get("eval_every", 0), (cfg.get("detection") or {}).get("val")
     if not isinstance(every, int) or isinstance(every, bool) or every < 0:
         raise ConfigError(f"eval_every={every}: a number of iterations, 0 for none")
     if every and val is None:
@@ -85,11 +100,13 @@ def resolve(cfg: DictConfig) -> DictConfig:
     if val is not None and not every and cfg.detector is None:
         raise ConfigError("detection.val is measured on every eval_every= iterations: give these")
     if cfg.detector is not None:
-        usual: Any = OmegaConf.load(config_dir() / "detect.yaml")
         own = [key for key in cfg if key not in OF_MEASURING and cfg[key] != usual.get(key)]
         own = ["task"] if "task" in own else own
         if own:
             raise ConfigError(f"detector= brings its own {', '.join(map(str, own))}: leave it out")
+    if cfg.images is None and cfg.get("detection") is None:
+        names = ", ".join(groups.choices("detection"))
+        raise ConfigError(f"give a value: detection=..., one of {names}")
     return cfg
 
 
@@ -98,18 +115,33 @@ def _train_and_measure(cfg: DictConfig) -> None:
     assert isinstance(config, dict)
     recipe = DetectionRecipe.read({str(key): value for key, value in config.items()})
     engine, reason = choose_engine(cfg.engine)
-    refuse(recipe, engine, opts=config["d2_opts"])
+    if recipe.outputs == "densepose":
+        _refuse_surfaces(cfg, recipe, engine)
+    else:
+        refuse(recipe, engine, opts=config["d2_opts"])
     run = open_run(cfg, fixed_shapes=False)
     run.log.info("task %s: %s", recipe.task, recipe.about)
     run.log.info("engine: %s (%s)", engine, reason)
+    if recipe.outputs == "densepose":
+        encoder, preprocess, sha256 = _encoder(cfg, run)
+        surfaces.train_and_measure(
+            recipe,
+            encoder=encoder,
+            preprocess=preprocess,
+            sha256=sha256,
+            init=str(cfg.init),
+            run=run,
+            root=str(cfg.detection.root),
+            workers=int(cfg.workers),
+            snapshot_every=int(cfg.snapshot_every),
+        )
+        return
     # Training is over where its detector is kept, whatever was cut short after it.
     kept = detector_file.find(run.out)
     file = None if kept is None else detector_file.read(kept)
     trained = file is not None and file.recipe["iterations"] == recipe.iterations
     if not trained:
-        named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
-        encoder, preprocess, sha256 = frozen_encoder(named, init=cfg.init, seed=run.seed)
-        encoder = coarser(encoder, cfg.stem_stride, run)
+        encoder, preprocess, sha256 = _encoder(cfg, run)
     train, test = read_data(cfg)
     val = None if trained else read_val(cfg, train, test)
     for dataset in (train, *([] if val is None else [val]), test):
@@ -183,6 +215,18 @@ def _train_and_measure(cfg: DictConfig) -> None:
     measuring.predict_and_measure(run, detector, test, file, engine=engine)
 
 
+def _refuse_surfaces(cfg: DictConfig, recipe: DetectionRecipe, engine: str) -> None:
+    opts = list(cfg.d2_opts)
+    surfaces.refuse(recipe, engine, precision=cfg.precision, labels=cfg.labels, opts=opts)
+
+
+def _encoder(cfg: DictConfig, run: Run) -> tuple[ResNet, Preprocess, str]:
+    """What is trained from, how it expects its input, and its sha256."""
+    named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
+    encoder, preprocess, sha256 = frozen_encoder(named, init=cfg.init, seed=run.seed)
+    return coarser(encoder, cfg.stem_stride, run), preprocess, sha256
+
+
 def also_shown(cfg: DictConfig) -> str:
     """What --dry-run shows besides: Detectron2's whole config, where Detectron2 would train.
 
@@ -194,6 +238,9 @@ def also_shown(cfg: DictConfig) -> str:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     recipe = DetectionRecipe.read(config)
     engine, reason = choose_engine(cfg.engine)
+    if recipe.outputs == "densepose":
+        _refuse_surfaces(cfg, recipe, engine)
+        return ""
     refuse(recipe, engine, opts=config["d2_opts"])
     if engine != "detectron2":
         return f"# engine: {engine} ({reason})\n"
@@ -227,11 +274,29 @@ def also_shown(cfg: DictConfig) -> str:
     return f"---\n# Detectron2's config of this run, complete, on {device.type}\n#\n{whole}"
 
 
-def _measure_kept(cfg: DictConfig) -> None:
+def _predict_pictures(cfg: DictConfig) -> None:
+    file = _kept(cfg)
+    engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
+    pictures.check_out(Path(cfg.out), Path(cfg.images))
+    dataset = pictures.read_pictures(str(cfg.images), file=file, max_broken=float(cfg.max_broken))
+    run = open_run(cfg, fixed_shapes=False)
+    detector = loaded(file, engine, run)
+    run.log.info("%s: task %s, trained by %s", cfg.detector, file.recipe["task"], file.engine)
+    run.log.info("engine: %s (%s)", engine, reason)
+    pictures.predict_pictures(run, detector, dataset, score=float(cfg.score))
+
+
+def _kept(cfg: DictConfig) -> DetectorFile:
+    """The file of detector=, which must not lie where this run will write."""
     file = detector_file.read(cfg.detector)
     kept, out = Path(cfg.detector).resolve(), Path(cfg.out).resolve()
     if out in (kept, *kept.parents):
         raise ConfigError(f"the detector is in out={cfg.out}: choose another out= to measure into")
+    return file
+
+
+def _measure_kept(cfg: DictConfig) -> None:
+    file = _kept(cfg)
     engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
     run = open_run(cfg, fixed_shapes=False)
     outputs = str(file.recipe["outputs"])

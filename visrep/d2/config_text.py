@@ -89,6 +89,10 @@ def _loading(model: Mapping[str, Any], name: str, parts: Sequence[Part], outputs
         words += ["Detectron2's own ResNet cannot hold this net; visrep registers one that can."]
         imports += ["from visrep.d2.backbone import add_visrep_config"]
         code += ["add_visrep_config(cfg)  # MODEL.VISREP, and the backbone that is named below"]
+    if "DENSEPOSE_ON" in model:
+        words += ["The surface points are of Detectron2's project DensePose."]
+        imports += ["from densepose import add_densepose_config"]
+        code += ["add_densepose_config(cfg)"]
     head = model["ROI_HEADS"]["NAME"]
     if head in (heads.EXTRA_NORM, *heads.OF_VISREP):
         mocos = head == heads.EXTRA_NORM

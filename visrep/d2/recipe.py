@@ -16,7 +16,7 @@ from visrep import dist
 from visrep.engine import optim
 from visrep.errors import ConfigError
 
-OUTPUTS = ("boxes", "masks", "keypoints", "semantic")
+OUTPUTS = ("boxes", "masks", "keypoints", "semantic", "densepose")
 HEADS = ("c4", "dc5", "fpn")
 NORMS = ("BN", "SyncBN", "naiveSyncBN", "FrozenBN")
 # Where Detectron2's config names the data and their classes; `visrep detect` has its own.
@@ -32,7 +32,8 @@ class DetectionRecipe:
     Attributes:
         task: the name of its yaml.
         about: what it is, in a line.
-        outputs: boxes, masks (with boxes), keypoints (with boxes) or semantic (a class per pixel).
+        outputs: boxes; masks, keypoints or densepose (points on a surface), each with boxes; or
+            semantic (a class per pixel).
         head: c4 (region features from layer3, layer4 as the head), dc5 (from layer4, dilated at the
             stride of layer3, two fully connected layers as the head) or fpn.
         norm: of backbone, pyramid and C4 head: BN (trained, with the statistics of all processes,
@@ -130,7 +131,11 @@ class DetectionRecipe:
         for name, known in (("outputs", OUTPUTS), ("head", HEADS), ("norm", NORMS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}={getattr(self, name)}: choose {' or '.join(known)}")
-        refused = {"c4": ("keypoints", "semantic"), "dc5": ("semantic",), "fpn": ()}
+        refused = {
+            "c4": ("keypoints", "semantic", "densepose"),
+            "dc5": ("semantic", "densepose"),
+            "fpn": (),
+        }
         if self.outputs in refused[self.head]:
             raise ConfigError(f"outputs={self.outputs} needs the pyramid: head=fpn")
         if self.norm == "FrozenBN" and self.precise_bn:

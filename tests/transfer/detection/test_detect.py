@@ -459,14 +459,16 @@ def test_what_no_engine_learns_is_refused_before_anything_runs(weights, tmp_path
 
 
 def test_what_only_detectron2_knows_is_refused_or_left_out(weights, data, tmp_path):
-    dilated = recipe_of("voc0712_dc5")
-    with pytest.raises(ConfigError, match="task=voc0712_dc5 has settings that only Detectron2"):
-        detect.refuse(dilated, "torchvision")
-    detect.refuse(dilated, "detectron2")
+    own = "+detectron2.SOLVER.GAMMA=0.5"
+    cropped = dataclasses.replace(
+        recipe_of("scenes"), detectron2={"INPUT": {"CROP": {"ENABLED": True}}}
+    )
+    with pytest.raises(ConfigError, match="task=scenes has settings that only Detectron2"):
+        detect.refuse(cropped, "torchvision")
+    detect.refuse(cropped, "detectron2")
     assert run(weights, tmp_path / "b", "engine=torchvision", "detectron2=null")
-    rare = [f"weights={weights}", f"out={tmp_path / 'c'}", "task=lvis05_fpn_1x", "detection=coco"]
-    with pytest.raises(ConfigError, match="DATALOADER.SAMPLER_TRAIN"):
-        detect.main(compose("detect", [*rare, "engine=torchvision"])[0])
+    with pytest.raises(ConfigError, match="SOLVER.GAMMA"):
+        run(weights, tmp_path / "c", "engine=torchvision", own)
     assert not (tmp_path / "c").exists()
 
 

@@ -18,7 +18,8 @@ from visrep.d2.weights import place_of
 from visrep.errors import ConfigError
 from visrep.paths import config_dir
 
-TASKS = [task for task in groups.choices("task") if task != "scenes"]
+PROJECT = "coco_densepose_fpn_s1x"  # its config needs the project DensePose
+TASKS = [task for task in groups.choices("task") if task not in ("scenes", PROJECT)]
 NARROW = {"depth": 50, "width": 0.0625, "stem": "imagenet"}
 
 
@@ -32,7 +33,7 @@ def test_which_tasks_there_are_and_how_they_are_asked_for():
     )
     assert {f"coco_{head}_{x}" for head in ("c4", "fpn") for x in ("1x", "2x")} <= set(TASKS)
     assert tasks.selected(None) == []
-    assert tasks.selected("all") == sorted([*TASKS, "scenes"])
+    assert tasks.selected("all") == sorted([*TASKS, PROJECT, "scenes"])
     assert tasks.selected("voc07_c4") == ["voc07_c4"]
     assert tasks.selected(["voc07_c4", "coco_c4_1x", "voc07_c4"]) == ["voc07_c4", "coco_c4_1x"]
     with pytest.raises(ConfigError, match="task=voc07_c5: did you mean voc07_c4"):
@@ -42,7 +43,7 @@ def test_which_tasks_there_are_and_how_they_are_asked_for():
 def test_the_commands_help_names_every_task():
     text = (config_dir() / "convert.yaml").read_text()
     listed = text.split("\ntask: null")[1].split("\nstem_stride")[0]
-    assert set(TASKS) == set(re.findall(r"\b(?:voc|coco|lvis|cityscapes)\w+", listed))
+    assert {*TASKS, PROJECT} == set(re.findall(r"\b(?:voc|coco|lvis|cityscapes)\w+", listed))
 
 
 # The published numbers, written down once more: task -> batch, rate, iterations, steps, warm-up
