@@ -151,6 +151,8 @@ def train(
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
+            if "scaler" in state:
+                trainer.grad_scaler.load_state_dict(state["scaler"])
             run.log.info("resumed from iteration %d", start)
             before = state.get("total_steps", recipe.iterations)
             if before != recipe.iterations:
@@ -165,6 +167,8 @@ def train(
             kept = {"model": model, "optimizer": optimizer, "schedule": schedule}
             state: dict[str, Any] = {name: dict(part.state_dict()) for name, part in kept.items()}
             state |= {"total_steps": recipe.iterations, "meter": meter.state()}
+            if trainer.grad_scaler.is_enabled():
+                state["scaler"] = trainer.grad_scaler.state_dict()
             if run.data is not None:
                 state["data"] = run.data.digest
             snapshot.save(run.out / "snapshots", step, state)

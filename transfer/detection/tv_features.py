@@ -32,5 +32,8 @@ def verified(detector: Detector | Segmenter, encoder: ResNet) -> str:
         maps: list[Tensor] = list(trunk.feature_maps(images))
         if head is not None:
             maps[3] = head(maps[2])
-    require_equal(dict(zip(FEATURES, maps, strict=True)), features(encoder, images))
+    theirs = dict(zip(FEATURES, maps, strict=True))
+    if detector.recipe.head == "dc5":
+        del theirs[FEATURES[-1]]  # dilated, it computes something else
+    require_equal(theirs, features(encoder, images))
     return f"{len(wanted)} of {len(wanted)} tensors set; features equal to {TOLERANCE:.0e}"
