@@ -20,15 +20,25 @@ from visrep.d2 import installed
 from visrep.d2 import opts as d2_opts
 from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
+from visrep.d2.tasks import stated
 from visrep.data import identity
 from visrep.data.detection import DetectionDataset, readiness
 from visrep.data.detection.keypoints import check_mirror, check_same
-from visrep.engine.run import Run, open_run
+from visrep.engine import logs, snapshot
+from visrep.engine.run import Run, open_run, plain_config
 from visrep.errors import ConfigError
 from visrep.nn.resnet import ResNet
 from visrep.paths import config_dir
-from visrep.transfer.detection import detector_file, engine_d2, engine_tv, measuring, translation
+from visrep.transfer.detection import (
+    detector_file,
+    engine_d2,
+    engine_tv,
+    measuring,
+    several,
+    translation,
+)
 from visrep.transfer.detection.detector_file import DetectorFile
+from visrep.transfer.detection.scaling import scaled
 from visrep.transfer.detection.validation import Validation
 from visrep.transfer.frozen.features import frozen_encoder
 from visrep.weights.foreign import Choice
@@ -44,20 +54,24 @@ INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 
 def main(cfg: DictConfig) -> None:
     """Train and keep a detector, or take one that was kept; predict, measure, record."""
-    resolve(cfg)
+    cfg = resolve(cfg)
     if cfg.detector is not None:
         _measure_kept(cfg)
+    elif cfg.seeds > 1:
+        _train_several(cfg)
     else:
         _train_and_measure(cfg)
 
 
 def resolve(cfg: DictConfig) -> DictConfig:
-    """`cfg`, which names what it must.
+    """`cfg`, which names what it must, with the numbers that `scale` makes for its batch size.
 
     Raises:
         ConfigError: neither weights= nor detector=, or both; weights= without a task; detector=
-            with one, or with a setting of one; eval_every= without detection.val, or that alone.
+            with one, or with a setting of one; eval_every= without detection.val, or that alone;
+            seeds= or scale= without sense.
     """
+    cfg = cfg.copy()
     if (cfg.weights is None) == (cfg.detector is None):
         raise ConfigError(
             "give weights=, an encoder to train a detector from, or detector=, one that was kept"
@@ -80,18 +94,59 @@ def resolve(cfg: DictConfig) -> DictConfig:
         own = ["task"] if "task" in own else own
         if own:
             raise ConfigError(f"detector= brings its own {', '.join(map(str, own))}: leave it out")
+        return cfg
+    if not isinstance(cfg.seeds, int) or isinstance(cfg.seeds, bool) or cfg.seeds < 1:
+        raise ConfigError(f"seeds={cfg.seeds}: a number of runs, 1 or more")
+    numbers = {key: cfg[key] for key in ("lr", "iterations", "warmup", "batch_size")}
+    for key, value in scaled(cfg.scale, **numbers, of=int(stated(cfg.task).batch_size)).items():
+        cfg[key] = value
     return cfg
 
 
-def _train_and_measure(cfg: DictConfig) -> None:
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    recipe = DetectionRecipe.read({str(key): value for key, value in config.items()})
+def _train_several(cfg: DictConfig) -> None:
+    """A run for each seed, in a folder of its own, as it would be alone; then what they are."""
+    recipe, engine, _ = planned(cfg)
+    run = open_run(cfg)
+    seeds = range(run.seed, run.seed + cfg.seeds)
+    for seed in seeds:
+        out = several.folder(run.out, seed)
+        if several.done(run.out).get(str(seed)) == recipe.iterations:
+            run.log.info("seed %d is done: %s", seed, out)
+            continue
+        # What has no snapshot yet cannot be gone on with, though `must` wants that of the others.
+        begun = snapshot.newest(out / "snapshots") is not None
+        one = {
+            "out": str(out),
+            "seed": seed,
+            "seeds": 1,
+            "overwrite": False,
+            "resume": cfg.resume if begun or cfg.resume == "never" else "auto",
+        }
+        _train_and_measure(OmegaConf.merge(cfg, one))  # type: ignore[arg-type]
+        logs.start(run.out)
+        several.mark(run.out, seed, iterations=recipe.iterations)
+    several.summarise(run, seeds, recipe=recipe, engine=engine)
+
+
+def planned(cfg: DictConfig) -> tuple[DetectionRecipe, str, str]:
+    """The recipe, the engine and why it is that. Raises ConfigError as `refuse`."""
+    config = plain_config(cfg)
+    recipe = DetectionRecipe.read(config)
     engine, reason = choose_engine(cfg.engine)
     refuse(recipe, engine, opts=config["d2_opts"])
+    return recipe, engine, reason
+
+
+def _train_and_measure(cfg: DictConfig) -> None:
+    recipe, engine, reason = planned(cfg)
     run = open_run(cfg)
     run.log.info("task %s: %s", recipe.task, recipe.about)
     run.log.info("engine: %s (%s)", engine, reason)
+    if cfg.scale != "none":
+        line = "scale=%s: batch_size %d with lr %.4g, %d iterations, %d of warm-up"
+        run.log.info(
+            line, cfg.scale, recipe.batch_size, recipe.lr, recipe.iterations, recipe.warmup
+        )
     # Training is over where its detector is kept, whatever was cut short after it.
     kept = detector_file.find(run.out)
     file = None if kept is None else detector_file.read(kept)
