@@ -52,6 +52,8 @@ COMMANDS = {
 
 # Commands that read better with plain words: `visrep benchmark step`; the keys these stand for.
 PLAIN_WORDS = {"benchmark": ("what",), "lint-d2": ("config", "weights")}
+# Commands that take Detectron2's settings as its users type them: SOLVER.GAMMA 0.5.
+KEY_VALUE = ("detect",)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -88,6 +90,10 @@ def _run(arguments: list[str]) -> int:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else "see visrep --help"
         raise ConfigError(f"unknown command {command}: {hint}")
+    if command in KEY_VALUE:
+        from visrep.d2.typed import translated
+
+        rest = translated(rest)
     flags = [argument for argument in rest if argument.startswith("-")]
     overrides = [argument for argument in rest if not argument.startswith("-")]
     for place, key in enumerate(PLAIN_WORDS.get(command, ())[: len(overrides)]):
@@ -133,6 +139,7 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
         except UserError as error:  # they are not here: on another machine, perhaps
             print(f"# What the data decide is as typed: {error}")
         print(OmegaConf.to_yaml(cfg, resolve=True), end="")
+        print(getattr(entry, "also_shown", lambda cfg: "")(cfg), end="")
         return 0
 
     def main(cfg: DictConfig, typed: list[str]) -> None:

@@ -14,13 +14,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from visrep.config import instantiate
 from visrep.d2 import pkl as d2
 from visrep.d2 import tasks as d2_tasks
 from visrep.d2 import verify
+from visrep.d2.config_text import Part
 from visrep.d2.installed import version
+from visrep.data.detection import DetectionDataset, readiness
 from visrep.errors import ConfigError, UserError
 from visrep.files import atomic_path, write_bytes
 from visrep.weights.containers.tree import renamed, shapes_in
@@ -47,8 +50,11 @@ def main(cfg: DictConfig) -> None:
     out = Path(cfg.out)
     _check_names(out, cfg.to)
     tasks = d2_tasks.selected(cfg.task)
-    if cfg.to != "detectron2" and (cfg.stem_stride is not None or cfg.norm != "SyncBN" or tasks):
-        raise ConfigError(f"stem_stride, norm and task are for to=detectron2, not to={cfg.to}")
+    only = cfg.stem_stride is not None or cfg.norm != "SyncBN" or tasks or "detection" in cfg
+    if cfg.to != "detectron2" and only:
+        raise ConfigError(
+            f"stem_stride, norm, task and detection are for to=detectron2, not to={cfg.to}"
+        )
     names = [d2_tasks.PLAIN, *tasks] if cfg.to == "detectron2" else []
     for path in [out, *(d2_tasks.config_path(out, name) for name in names)]:
         if path.is_dir():
@@ -72,11 +78,14 @@ def main(cfg: DictConfig) -> None:
     elif cfg.to in ("torchvision", "timm"):
         lines += to_state_dict(file, out, torchvision if cfg.to == "torchvision" else timm)
     else:
+        own = own_data(cfg.detection) if "detection" in cfg else None
         if cfg.task == "all":
-            problems = {task: d2_tasks.problem(task, file.backbone) for task in tasks}
+            problems = {task: d2_tasks.problem(task, file.backbone, own) for task in tasks}
             lines += [f"left out  task {task}: {text}" for task, text in problems.items() if text]
             tasks = [task for task in tasks if not problems[task]]
-        lines += to_detectron2(file, out, norm=cfg.norm, stem_stride=cfg.stem_stride, tasks=tasks)
+        lines += to_detectron2(
+            file, out, norm=cfg.norm, stem_stride=cfg.stem_stride, tasks=tasks, own=own
+        )
     print("\n".join([*lines, f"sha256    {file.sha256}"]))
 
 
@@ -152,17 +161,18 @@ def to_detectron2(
     norm: str,
     stem_stride: int | None,
     tasks: Sequence[str] = (),
+    own: d2_tasks.OwnData | None = None,
 ) -> list[str]:
     """Write `out` and its configs beside it; lines that say what was written and verified.
 
-    tasks: those whose configs are written besides the plain one.
+    tasks: those whose configs are written besides the plain one. own: data in place of the tasks'.
     """
     before = file.backbone
     kept, left_out = _without(file, ("head", "fc"))
     changed = replace(file, backbone=d2.with_stem_stride(before, stem_stride))
     texts = {
         d2_tasks.config_path(out, task): d2_tasks.config_for(
-            changed, weights=out, norm=norm, task=task
+            changed, weights=out, norm=norm, task=task, own=own
         )
         for task in dict.fromkeys([d2_tasks.PLAIN, *tasks])
     }
@@ -194,6 +204,33 @@ def to_detectron2(
             "register visrep's"
         )
     return lines
+
+
+def own_data(node: DictConfig) -> d2_tasks.OwnData:
+    """The data that `detection=` names, which are read for their classes.
+
+    Raises:
+        ConfigError: a part is not named, or the classes of the parts are not the same.
+        UserError: they cannot be read.
+    """
+    nodes: Any = OmegaConf.to_container(node, resolve=True)
+    if nodes.get("train") is None or nodes.get("test") is None:
+        raise ConfigError("detection needs data to train and to test on: choose both")
+    train, test = (instantiate(node[name]) for name in ("train", "test"))
+    if not isinstance(train, DetectionDataset) or train.classes == []:
+        raise ConfigError("detection: these data have no boxes to learn")
+    test = readiness.matched(train, test, chosen=nodes.get("classes") is not None)
+    parts = [
+        Part.of(dataset, nodes[name], classes=train.classes)
+        for name, dataset in (("train", train), ("test", test))
+    ]
+    return d2_tasks.OwnData(
+        classes=train.classes,
+        train=parts[0],
+        test=parts[1],
+        masks=any(box.mask is not None for record in train.records for box in record.boxes),
+        keypoints=train.keypoint_count,
+    )
 
 
 def _check_names(out: Path, to: str) -> None:

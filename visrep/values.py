@@ -85,7 +85,7 @@ NULLABLE = (
 # Without these there is no run: null is refused.
 PARTS = (
     *("data", "data.train", "knn", "optim", "views", "method", "backbone"),
-    *("detection", "detection.train", "c4", "fpn", "by_share", "fixed"),
+    *("detection", "detection.train", "c4", "dc5", "fpn", "by_share", "fixed"),
 )
 
 

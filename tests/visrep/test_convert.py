@@ -414,10 +414,11 @@ def test_the_configs_of_asked_tasks_are_written_beside(tmp_path, capsys):
 def test_all_tasks_leave_out_what_the_net_cannot_do(tmp_path, encoder, capsys, no_detectron2):
     run(encoder, tmp_path / "x.pkl", to="detectron2", task="all")
     shown = capsys.readouterr().out
-    assert "left out  task voc0712_dc5: only Detectron2's own ResNet with bottlenecks" in shown
-    assert not (tmp_path / "x.voc0712_dc5.yaml").exists()
+    assert "left out  task scenes: its yaml does not name data of Detectron2" in shown
+    assert not (tmp_path / "x.scenes.yaml").exists()
+    assert "DILATED: true" in (tmp_path / "x.voc0712_dc5.yaml").read_text()
     assert (tmp_path / "x.lvis05_fpn_1x.yaml").exists()
-    with pytest.raises(ConfigError, match="task=voc0712_dc5: only"):
-        run(encoder, tmp_path / "y.pkl", to="detectron2", task="voc0712_dc5")
+    with pytest.raises(ConfigError, match="task=scenes: its yaml"):
+        run(encoder, tmp_path / "y.pkl", to="detectron2", task="scenes")
     with pytest.raises(ConfigError, match="norm and task are for to=detectron2"):
         run(encoder, tmp_path / "y.safetensors", task="voc07_c4")

@@ -1,8 +1,8 @@
 """What a folder of runs holds, gathered for the report: records, curves, pictures.
 
 Nothing here is measured; the report shows what the commands have written beside their runs:
-`results.jsonl`, `metrics.jsonl`, `config.yaml`, and for the sections of the same name `views.png`,
-`neighbours.json`, `predictions.json`.
+`results.jsonl`, `metrics.jsonl`, `config.yaml`, and for the sections that show them `views.png`,
+`neighbours.json`, `predictions.json`, `errors.json`.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,8 @@ from visrep.results import Record
 T = TypeVar("T")
 
 SIGNS = ("results.jsonl", "metrics.jsonl", "config.yaml", "views.png")
+
+INITS = ("pretrained", "random")
 
 # What is measured beside the value; everything else in `extra` says what the number is.
 MEASURED = ("bytes", "parameters", "latency_ms", "max_difference", "held_out_top1", "lr")
@@ -128,23 +131,28 @@ class Runs:
     def read_each(
         self, name: str, read: Callable[[dict[str, Any]], T]
     ) -> Iterator[tuple[Folder, T]]:
-        """Of pretrained and of random weights the first run with a JSON file `name`, as `read`.
+        """Of pretrained and of random weights the first run with a JSON file `name`, as `read`."""
+        for init in INITS:
+            yield from islice(self.read_all(name, read, inits=[init]), 1)
+
+    def read_all(
+        self, name: str, read: Callable[[dict[str, Any]], T], *, inits: Sequence[str] = INITS
+    ) -> Iterator[tuple[Folder, T]]:
+        """Every measured run with a JSON file `name`, as `read`; pretrained weights come first.
 
         A file that cannot be read, or not by `read`, is left out with a note.
         """
-        for init in ("pretrained", "random"):
-            for folder in self.folders:
-                path = folder.path / name
-                if folder.init != init or not path.exists():
-                    continue
-                try:
-                    content = read(json.loads(path.read_text(encoding="utf-8")))
-                except (OSError, ValueError, TypeError, LookupError, UndefinedError) as error:
-                    reason = f"no {error}" if isinstance(error, KeyError) else error
-                    self.notes.append(f"{folder.name}/{name} was left out: {reason}.")
-                else:
-                    yield folder, content
-                    break
+        for folder in (f for init in inits for f in self.folders if f.init == init and f.records):
+            path = folder.path / name
+            if not path.exists():
+                continue
+            try:
+                content = read(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError, LookupError, UndefinedError) as error:
+                reason = f"no {error}" if isinstance(error, KeyError) else error
+                self.notes.append(f"{folder.name}/{name} was left out: {reason}.")
+            else:
+                yield folder, content
 
 
 def collect(root: str | Path) -> Runs:

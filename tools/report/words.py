@@ -50,8 +50,8 @@ def task(name: str) -> str:
 
 def measure(row: Row) -> str:
     """What a row is called: "finetune, 10 % of labels", "detection"."""
-    if row.task == "finetune":
-        return f"finetune, {share(row.labels if row.labels is not None else 1.0)} of labels"
+    if row.task == "finetune" or row.labels is not None:
+        return f"{task(row.task)}, {share(1.0 if row.labels is None else row.labels)} of labels"
     return task(row.task)
 
 

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from visrep import dist
 from visrep.d2.recipe import DetectionRecipe, check_batch
 from visrep.data.detection import Box, DetectionDataset, ImageRecord, trainable
+from visrep.data.detection.repeats import longest_epoch, repeat_factors, repeated_order
 from visrep.data.images import BrokenImage, UnknownRange
 from visrep.data.workers import Fetched
 from visrep.seeds import derive_seed, epoch_order, generator
@@ -53,13 +54,17 @@ class TrainingBatches:
         self.recipe = recipe
         self.seed = seed
         self.workers = workers
+        threshold = recipe.repeat_threshold
+        self.repeats = repeat_factors(self.records, threshold) if threshold else None
+        self.longest = len(self.records) if self.repeats is None else longest_epoch(self.repeats)
         self._orders: dict[int, list[int]] = {}
         self.size = check_batch(recipe.batch_size, accumulate=recipe.accumulate)
 
     def members(self) -> Iterator[list[int]]:
         """The batches of a run from its first step on: positions in the endless stream of images.
 
-        Position p is image `p % n` of the order of epoch `p // n`.
+        Position p is image `p % n` of the order of epoch `p // n`, for n images. Where rare classes
+        come more often (recipe.repeat_threshold), n is the longest that an epoch can be.
         """
         waiting: dict[bool, list[int]] = {True: [], False: []}
         epoch = 0
@@ -67,7 +72,7 @@ class TrainingBatches:
             for place, index in enumerate(self._order(epoch)):
                 record = self.records[index]
                 group = waiting[record.width >= record.height]
-                group.append(epoch * len(self.records) + place)
+                group.append(epoch * self.longest + place)
                 if len(group) == self.recipe.batch_size:
                     yield list(group)
                     group.clear()
@@ -123,7 +128,7 @@ class TrainingBatches:
     def _readable(
         self, position: int, size: dict[str, int]
     ) -> tuple[ImageRecord, Tensor, list[BrokenImage]]:
-        epoch, place = divmod(position, len(self.records))
+        epoch, place = divmod(position, self.longest)
         order = self._order(epoch)
         broken: list[BrokenImage] = []
         for index in [*order[place:], *order[:place]][:_TRIES]:
@@ -137,8 +142,12 @@ class TrainingBatches:
 
     def _order(self, epoch: int) -> list[int]:
         if epoch not in self._orders:
-            order = epoch_order(len(self.records), seed=self.seed, epoch=epoch).tolist()
-            self._orders = {epoch - 1: self._orders.get(epoch - 1, []), epoch: order}
+            order = (
+                epoch_order(len(self.records), seed=self.seed, epoch=epoch)
+                if self.repeats is None
+                else repeated_order(self.repeats, seed=self.seed, epoch=epoch)
+            )
+            self._orders = {epoch - 1: self._orders.get(epoch - 1, []), epoch: order.tolist()}
         return self._orders[epoch]
 
 

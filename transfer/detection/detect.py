@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from visrep import dist, groups
@@ -23,10 +24,12 @@ from visrep.d2.recipe import DetectionRecipe
 from visrep.d2.tasks import stated
 from visrep.data import identity
 from visrep.data.detection import DetectionDataset, readiness
+from visrep.data.detection import labels as labelling
 from visrep.data.detection.keypoints import check_mirror, check_same
+from visrep.data.preprocess import Preprocess
 from visrep.engine import logs, snapshot
 from visrep.engine.run import Run, open_run, plain_config
-from visrep.errors import ConfigError
+from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
 from visrep.paths import config_dir
 from visrep.transfer.detection import (
@@ -36,6 +39,7 @@ from visrep.transfer.detection import (
     measuring,
     several,
     translation,
+    whole_config,
 )
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.scaling import scaled
@@ -106,7 +110,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
 def _train_several(cfg: DictConfig) -> None:
     """A run for each seed, in a folder of its own, as it would be alone; then what they are."""
     recipe, engine, _ = planned(cfg)
-    run = open_run(cfg)
+    run = open_run(cfg, fixed_shapes=False)
     seeds = range(run.seed, run.seed + cfg.seeds)
     for seed in seeds:
         out = several.folder(run.out, seed)
@@ -139,7 +143,7 @@ def planned(cfg: DictConfig) -> tuple[DetectionRecipe, str, str]:
 
 def _train_and_measure(cfg: DictConfig) -> None:
     recipe, engine, reason = planned(cfg)
-    run = open_run(cfg)
+    run = open_run(cfg, fixed_shapes=False)
     run.log.info("task %s: %s", recipe.task, recipe.about)
     run.log.info("engine: %s (%s)", engine, reason)
     if cfg.scale != "none":
@@ -159,11 +163,26 @@ def _train_and_measure(cfg: DictConfig) -> None:
     val = None if trained else read_val(cfg, train, test)
     for dataset in (train, *([] if val is None else [val]), test):
         _announce(run, dataset)
+    all_labels, train = train, labelling.labelled(train, cfg.labels, draw=int(cfg.draw))
+    labels = labelling.announce(all_labels, train, cfg.labels, draw=int(cfg.draw))
     run.know_data(identity.of_detection(train))
+    if labels and dist.is_main():
+        labelling.write_list(run.out / "labels.txt", train, among=all_labels)
     if file is not None and trained:
         run.log.info("trained already: %s", kept)
         detector = loaded(file, engine, run)
     else:
+
+        def whole(made: Any) -> str:
+            return whole_config.text(
+                made.dump(),
+                out=run.out,
+                nodes=run.config["detection"],
+                recipe=recipe,
+                backbone=encoder.spec,
+                train=train,
+                test=test,
+            )
 
         def made(detector: Any) -> DetectorFile:
             return DetectorFile(
@@ -174,8 +193,9 @@ def _train_and_measure(cfg: DictConfig) -> None:
                 classes=list(train.classes),
                 encoder=sha256,
                 init=str(cfg.init),
-                config=detector.config.dump() if engine == "detectron2" else "",
+                config=whole(detector.config) if engine == "detectron2" else "",
                 opts=list(cfg.d2_opts),
+                labels=labels,
                 keypoints=asdict(train.keypoints) if recipe.keypoints and train.keypoints else {},
                 tensors=detector.state(),
             )
@@ -212,13 +232,57 @@ def _train_and_measure(cfg: DictConfig) -> None:
     measuring.predict_and_measure(run, detector, test, file, engine=engine)
 
 
+def also_shown(cfg: DictConfig) -> str:
+    """What --dry-run shows besides: Detectron2's whole config, where Detectron2 would train.
+
+    Raises:
+        ConfigError: settings that the engine cannot follow.
+    """
+    if cfg.detector is not None:
+        return ""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    recipe = DetectionRecipe.read(config)
+    engine, reason = choose_engine(cfg.engine)
+    refuse(recipe, engine, opts=config["d2_opts"])
+    if engine != "detectron2":
+        return f"# engine: {engine} ({reason})\n"
+    try:
+        named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
+        train, test = _classes_of_both(cfg)
+    except UserError as error:
+        return f"# Detectron2's config hangs on the weights and data: {error}\n"
+    encoder = ResNet(**with_stem_stride(named.backbone, cfg.stem_stride))  # no tensor is needed
+    cuda = torch.cuda.is_available() and cfg.device in ("auto", "cuda")
+    device = torch.device("cuda" if cuda else "cpu")
+    run = Run(Path(cfg.out), device, seed=int(cfg.seed), config=config, command="")
+    made = engine_d2.configure(
+        encoder,
+        Preprocess.from_dict(named.preprocess),
+        train,
+        recipe,
+        run=run,
+        workers=int(cfg.workers),
+        opts=config["d2_opts"],
+    )
+    whole = whole_config.text(
+        made.dump(),
+        out=cfg.out,
+        nodes=run.config["detection"],
+        recipe=recipe,
+        backbone=encoder.spec,
+        train=train,
+        test=test,
+    )
+    return f"---\n# Detectron2's config of this run, complete, on {device.type}\n#\n{whole}"
+
+
 def _measure_kept(cfg: DictConfig) -> None:
     file = detector_file.read(cfg.detector)
     kept, out = Path(cfg.detector).resolve(), Path(cfg.out).resolve()
     if out in (kept, *kept.parents):
         raise ConfigError(f"the detector is in out={cfg.out}: choose another out= to measure into")
     engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
-    run = open_run(cfg)
+    run = open_run(cfg, fixed_shapes=False)
     outputs = str(file.recipe["outputs"])
     test = _part(cfg, "test", outputs=outputs)
     if test is None:
@@ -300,6 +364,8 @@ def refuse(recipe: DetectionRecipe, engine: str, *, opts: Any = ()) -> None:
             f"({', '.join(recipe.beyond)}): use engine=detectron2, or detectron2=null to leave "
             "them out"
         )
+    if engine == "torchvision" and recipe.norm == "naiveSyncBN":
+        raise ConfigError("norm=naiveSyncBN is Detectron2's: use norm=BN, which is shared as well")
     if engine == "torchvision" and opts:
         raise ConfigError("d2_opts are settings of Detectron2: use engine=detectron2")
     d2_opts.check(opts, recipe)
@@ -338,6 +404,15 @@ def read_data(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
         max_broken=float(cfg.max_broken),
         keypoints=outputs == "keypoints",
     )
+
+
+def _classes_of_both(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
+    """detection.train and detection.test as they are, with their classes by name."""
+    train, test = (_part(cfg, name, outputs=str(cfg.outputs)) for name in ("train", "test"))
+    if train is None or test is None:
+        raise ConfigError("detection needs data to train and to test on: choose both")
+    chosen = cfg.detection.get("classes") is not None
+    return train, readiness.matched(train, test, chosen=chosen)
 
 
 def read_val(

@@ -41,6 +41,7 @@ class DetectorFile:
         config: Detectron2's config as yaml; "" for torchvision.
         keypoints: that it finds, the fields of a `Keypoints`; {} without any.
         opts: what changed that config beyond the recipe, KEY, value, ...
+        labels: what records say of the labels it was trained on; {} for all.
         best: of the best one by a validation part: its iteration, metric, value and data set.
         tensors: its state, without counters of batches.
         sha256: of the tensors, see `fingerprint`.
@@ -55,6 +56,7 @@ class DetectorFile:
     init: str
     config: str = ""
     opts: list[Any] = field(default_factory=list)
+    labels: dict[str, Any] = field(default_factory=dict)
     keypoints: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(repr=False)

@@ -20,8 +20,8 @@ from visrep.d2.data import dataset_dict, mapper, register
 from visrep.d2.loader import TrainingLoader
 from visrep.d2.log import diverged, logged_to
 from visrep.d2.recipe import DetectionRecipe
-from visrep.d2.settings import detection_settings, merge, norm_name
-from visrep.d2.weights import place
+from visrep.d2.settings import detection_settings, merge, norm_in_words, norm_name
+from visrep.d2.verify import place_verified
 from visrep.data.detection import DetectionDataset, Keypoints, trainable
 from visrep.data.preprocess import Preprocess
 from visrep.engine import snapshot
@@ -97,6 +97,8 @@ def train(
     Raises:
         ConfigError: a setting that Detectron2 does not know or does not read in this training, or
             a precision it cannot do here.
+        CheckFailed: the model does not compute the encoder's features, or its config has a known
+            mistake.
         Diverged: the loss, or a proposal, is not finite.
     """
     from detectron2.engine.hooks import LRScheduler
@@ -115,7 +117,9 @@ def train(
     with logged_to(run.out), diverged():
         _seed(run, "weights")
         model = build_model(cfg)
-        place(model, encoder)
+        run.log.info("norm: %s", norm_in_words(cfg.MODEL.RESNETS.NORM))
+        for line in place_verified(model, cfg, encoder, preprocess):
+            run.log.info("%s", line)
         optimizer = _optimizer(cfg, model)
         order, parts = derive_seed(run.seed, "order"), recipe.accumulate
 
@@ -272,7 +276,7 @@ def configure(
     file = EncoderFile(
         backbone=encoder.spec, preprocess=preprocess.to_dict(), tensors=encoder.state_dict()
     )
-    nested = detection_settings(file, recipe, norm=norm_name(run.device))
+    nested = detection_settings(file, recipe, norm=norm_name(recipe.norm, run.device))
     ours = {
         "MODEL": {"DEVICE": str(run.device), "ROI_HEADS": {"NUM_CLASSES": len(dataset.classes)}},
         "INPUT": {"MASK_FORMAT": "bitmask"},

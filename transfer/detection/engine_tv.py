@@ -11,6 +11,7 @@ from torch import Tensor
 
 from visrep import dist
 from visrep.d2.recipe import DetectionRecipe
+from visrep.d2.settings import norm_in_words
 from visrep.data.detection import DetectionDataset
 from visrep.data.preprocess import Preprocess
 from visrep.engine import optim
@@ -20,7 +21,7 @@ from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
 from visrep.nn.batchnorm import set_batchnorm
 from visrep.nn.resnet import ResNet
-from visrep.transfer.detection import detector_file
+from visrep.transfer.detection import detector_file, tv_features
 from visrep.transfer.detection.batches import TrainingBatches
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.tv_detector import Detector
@@ -70,6 +71,9 @@ def train(
         preprocess=preprocess,
         seed=run.seed,
     )
+    shared = "SyncBN" if dist.world_size() > 1 else "BN"
+    run.log.info("norm: %s", norm_in_words("FrozenBN" if recipe.norm == "FrozenBN" else shared))
+    run.log.info("%s", tv_features.verified(detector, encoder))
     if dist.world_size() > 1:
         set_batchnorm(detector, mode="sync")
     task = DetectionTask(detector)

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from visrep.errors import ConfigError
 from visrep.files import write_text
 from visrep.transfer.detection import prediction
 from visrep.transfer.detection.detector_file import DetectorFile
-from visrep.transfer.detection.evaluation.coco import evaluate_coco
+from visrep.transfer.detection.evaluation import errors
+from visrep.transfer.detection.evaluation.rules import measured
 from visrep.transfer.detection.evaluation.voc import FORMS, evaluate_voc
 from visrep.transfer.detection.prediction import Prediction
 
@@ -41,7 +43,7 @@ def predict_and_measure(
     prediction.save(run.out / "predictions.json", dataset=test, predictions=predictions)
     recipe = DetectionRecipe(**file.recipe)
     about = {"weights": file.encoder, "init": file.init, "detector": file.sha256}
-    measure(run, test, predictions, recipe=recipe, engine=engine, **about)
+    measure(run, test, predictions, recipe=recipe, engine=engine, labels=file.labels, **about)
 
 
 def by_name(classes: Sequence[str], dataset: DetectionDataset) -> Tensor:
@@ -70,8 +72,9 @@ def measure(
     weights: str,
     init: str,
     detector: str,
+    labels: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Compute every metric; log it, append its record, write `per_class.json`."""
+    """Compute every metric; log it, append its record, write `per_class.json` and `errors.json`."""
     left_out = {"left_out": sorted(dataset.broken.files)} if dataset.broken.files else {}
 
     def record(metric: str, value: float, form: str, **extra: Any) -> None:
@@ -88,32 +91,40 @@ def measure(
             iterations=recipe.iterations,
             detector=detector,
             form=form,
+            **labels,
             **left_out,
             **extra,
         )
 
-    voc = evaluate_voc(dataset, predictions)
-    for form in FORMS:
-        run.log.info("%s", voc.table(form))
-    for metric, value in voc.numbers().items():
-        form = "VOC area" if metric.endswith("_area") else "VOC 11-point"
-        record(metric, value, form, classes_without_truth=voc.without_truth)
-    for kind, prefix in kinds(recipe).items():
-        coco = evaluate_coco(dataset, predictions, kind=kind)
-        points = dataset.keypoints if kind == "keypoints" else None
-        sigmas = {} if points is None else {"sigmas": [points.sigmas_of, *points.sigmas]}
-        for metric, value in coco.numbers.items():
-            record(f"{prefix}{metric}", value, f"COCO {kind}", backend=coco.backend, **sigmas)
-        shown = " ".join(f"{name} {value:.2f}" for name, value in coco.numbers.items())
-        run.log.info("COCO %s (%s): %s", kind, coco.backend, shown)
-    table = {form: voc.per_class(form) for form in FORMS}
-    write_text(run.out / "per_class.json", json.dumps(table, indent=1))
+    tables: dict[str, Any] = {}
+    if dataset.federated is None:  # VOC's rules want every object labelled
+        voc = evaluate_voc(dataset, predictions)
+        for form in FORMS:
+            run.log.info("%s", voc.table(form))
+        for metric, value in voc.numbers().items():
+            form = "VOC area" if metric.endswith("_area") else "VOC 11-point"
+            record(metric, value, form, classes_without_truth=voc.without_truth)
+        tables |= {form: voc.per_class(form) for form in FORMS}
+    for kind, prefix in kinds(recipe, dataset).items():
+        found = measured(dataset, predictions, kind=kind)
+        for metric, value in found.numbers.items():
+            record(f"{prefix}{metric}", value, found.form, **found.about)
+        shown = " ".join(f"{name} {value:.2f}" for name, value in found.numbers.items())
+        by = f" ({found.about['backend']})" if "backend" in found.about else ""
+        run.log.info("%s%s: %s", found.form, by, shown)
+        if found.per_class is not None:
+            tables[found.form] = found.per_class
+        if found.coco is not None and kind == "bbox":
+            looked = errors.look(dataset, predictions, found.coco)
+            write_text(run.out / "errors.json", json.dumps(looked))
+    write_text(run.out / "per_class.json", json.dumps(tables, indent=1))
 
 
-def kinds(recipe: DetectionRecipe) -> dict[str, str]:
-    """What COCO's evaluation compares, the task's own last, and how its metrics are called."""
+def kinds(recipe: DetectionRecipe, dataset: DetectionDataset) -> dict[str, str]:
+    """What `rules.measured` compares, the task's own last, and how its metrics are called."""
+    boxes = "coco_" if dataset.federated is None else "lvis_"
     further = {"masks": {"segm": "mask_"}, "keypoints": {"keypoints": "keypoint_"}}
-    return {"bbox": "coco_"} | further.get(recipe.outputs, {})
+    return {"bbox": boxes} | further.get(recipe.outputs, {})
 
 
 def gathered(run: Run, dataset: DetectionDataset, predict: Any) -> dict[str, Prediction]:

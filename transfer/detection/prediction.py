@@ -69,7 +69,8 @@ def save(
     One object: `dataset`, `classes`, `keypoints` (their names, what joins them; only with some) and
     `images`, each with `id`, `file`, `height`, `width`, `depth` (how the file is to be read);
     `boxes`, `scores`, `labels` and, where there are any, `masks` and `keypoints`, sorted by falling
-    score; and `truth`, the annotated `boxes`, `labels` and, where some are learned, `keypoints`.
+    score; and `truth`, the annotated `boxes`, `labels`, which are `difficult` or a `crowd` and,
+    where some are learned, `keypoints`.
     """
     images = []
     for record in dataset.records:
@@ -89,6 +90,8 @@ def save(
             "truth": {
                 "boxes": [list(box.xyxy) for box in record.boxes],
                 "labels": [box.category for box in record.boxes],
+                "difficult": [box.difficult for box in record.boxes],
+                "crowd": [box.crowd for box in record.boxes],
             },
         }
         if found.masks is not None:
@@ -123,7 +126,7 @@ def load(path: str | Path) -> dict[str, Prediction]:
             )
             for image in content["images"]
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a file of predictions ({error}); run detect again") from error
 
 

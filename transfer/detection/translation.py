@@ -60,7 +60,7 @@ def _name(name: str, recipe: DetectionRecipe, stem: str, levels: list[int]) -> s
         layer = f"conv_fcn{int(points[2]) + 1}" if points[2] else "score_lowres"
         return f"roi_heads.keypoint_head.{layer}.{tensor}"
     number = int(module.removeprefix("roi_heads.masks."))
-    first = 8 if recipe.head == "fpn" else 0  # after four convolutions, each with its ReLU
+    first = 0 if recipe.head == "c4" else 8  # after four convolutions, each with its ReLU
     layer = {first: "deconv", first + 2: "predictor"}.get(number, f"mask_fcn{number // 2 + 1}")
     return f"roi_heads.mask_head.{layer}.{tensor}"
 

@@ -1,4 +1,4 @@
-"""torchvision's Faster, Mask and Keypoint R-CNN around our ResNet, on C4 or FPN."""
+"""torchvision's Faster, Mask and Keypoint R-CNN around our ResNet, on C4, DC5 or FPN."""
 
 import copy
 from collections import OrderedDict
@@ -17,7 +17,7 @@ from visrep.data.detection import DetectionDataset, ImageRecord
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
-from visrep.nn.resnet import ResNet
+from visrep.nn.resnet import ResNet, dilate
 from visrep.seeds import derive_seed
 from visrep.transfer.detection import prediction
 from visrep.transfer.detection.batches import load
@@ -55,10 +55,11 @@ class Detector(GeneralizedRCNN):
         seed: int,
         keypoints: int = 0,
     ) -> None:
-        encoder = copy.deepcopy(encoder).train().requires_grad_(True)
+        encoder = dilate(encoder) if recipe.head == "dc5" else copy.deepcopy(encoder)
+        encoder = encoder.train().requires_grad_(True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "detector"))
-            build = _c4 if recipe.head == "c4" else _fpn
+            build = {"c4": _c4, "dc5": _dc5, "fpn": _fpn}[recipe.head]
             backbone, heads = build(encoder, classes, recipe)
             if recipe.keypoints:
                 heads.keypoints = _keypoints(heads.box_roi_pool, backbone, keypoints, recipe)
@@ -68,7 +69,7 @@ class Detector(GeneralizedRCNN):
             for part in (backbone, heads):
                 frozen_norms(part)
         # A pyramid adds maps of different strides, which must divide the padded image.
-        divisor = 1 if recipe.head == "c4" else encoder.strides[3]
+        divisor = encoder.strides[3] if recipe.head == "fpn" else 1
         super().__init__(backbone, rpn, heads, _Normalise(preprocess, divisor))
         self.recipe = recipe
 
@@ -162,16 +163,19 @@ class _Normalise(GeneralizedRCNNTransform):
         return result
 
 
-class _C4(nn.Module):
-    """Features of layer3."""
+class _OneMap(nn.Module):
+    """Features of one layer of `encoder`: 3 on C4, 4 on DC5."""
 
-    def __init__(self, encoder: ResNet) -> None:
+    def __init__(self, encoder: ResNet, layer: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.out_channels = encoder.channels[2]
+        self.layer = layer
+        self.names = [f"layer{layer}"]
+        self.strides = encoder.strides[layer - 1 : layer]
+        self.out_channels = encoder.channels[layer - 1]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return OrderedDict(layer3=self.encoder.feature_maps(x)[2])
+        return OrderedDict({self.names[0]: self.encoder.feature_maps(x)[self.layer - 1]})
 
 
 class _Pyramid(nn.Module):
@@ -182,12 +186,13 @@ class _Pyramid(nn.Module):
         self.encoder = encoder
         self.first = recipe.fpn_first
         self.names = [f"layer{number}" for number in range(self.first, 5)]
+        self.strides = encoder.strides[self.first - 1 :]
         self.out_channels = recipe.fpn_channels
         self.fpn = FeaturePyramidNetwork(
             list(encoder.channels[self.first - 1 :]),
             recipe.fpn_channels,
             extra_blocks=LastLevelMaxPool(),
-            norm_layer=BatchNorm if recipe.fpn_norm and recipe.norm == "BN" else None,
+            norm_layer=BatchNorm if recipe.fpn_norm and recipe.norm != "FrozenBN" else None,
         )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -195,7 +200,7 @@ class _Pyramid(nn.Module):
         return self.fpn(OrderedDict(zip(self.names, maps, strict=True)))
 
 
-Parts = tuple[_C4 | _Pyramid, RegionHeads]
+Parts = tuple[_OneMap | _Pyramid, RegionHeads]
 
 
 def _c4(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
@@ -206,25 +211,36 @@ def _c4(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
     masks = None
     if recipe.masks:
         masks = _mask_head(encoder.channels[3], classes, convs=0, width=recipe.mask_width)
-    pool = AlignedRoIAlign(
-        maps=["layer3"], strides=[encoder.strides[2]], output_size=recipe.box_pool
-    )
-    return _C4(encoder), _heads(recipe, pool, head, encoder.channels[3], classes, masks, None)
+    backbone = _OneMap(encoder, 3)
+    pool = _pool(backbone, recipe.box_pool)
+    return backbone, _heads(recipe, pool, head, encoder.channels[3], classes, masks, None)
+
+
+def _dc5(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
+    return _connected(_OneMap(encoder, 4), classes, recipe)
 
 
 def _fpn(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
-    backbone = _Pyramid(encoder, recipe)
-    strides = encoder.strides[recipe.fpn_first - 1 :]
-    pool = AlignedRoIAlign(maps=backbone.names, strides=strides, output_size=recipe.box_pool)
-    head = TwoMLPHead(recipe.fpn_channels * recipe.box_pool**2, recipe.box_width)
+    return _connected(_Pyramid(encoder, recipe), classes, recipe)
+
+
+def _connected(backbone: _OneMap | _Pyramid, classes: int, recipe: DetectionRecipe) -> Parts:
+    """`backbone` with a box head of two fully connected layers, and masks pooled on their own."""
+    width = backbone.out_channels
+    head = TwoMLPHead(width * recipe.box_pool**2, recipe.box_width)
     for layer in (head.fc6, head.fc7):
         nn.init.kaiming_uniform_(layer.weight, a=1)  # "Xavier" of Caffe2
         nn.init.zeros_(layer.bias)
     masks = mask_pool = None
     if recipe.masks:
-        masks = _mask_head(recipe.fpn_channels, classes, convs=4, width=recipe.mask_width)
-        mask_pool = AlignedRoIAlign(maps=backbone.names, strides=strides, output_size=14)
+        masks = _mask_head(width, classes, convs=4, width=recipe.mask_width)
+        mask_pool = _pool(backbone, 14)
+    pool = _pool(backbone, recipe.box_pool)
     return backbone, _heads(recipe, pool, head, recipe.box_width, classes, masks, mask_pool)
+
+
+def _pool(backbone: _OneMap | _Pyramid, side: int) -> AlignedRoIAlign:
+    return AlignedRoIAlign(maps=backbone.names, strides=backbone.strides, output_size=side)
 
 
 def _heads(
@@ -255,7 +271,7 @@ def _heads(
 
 
 def _keypoints(
-    boxes: AlignedRoIAlign, backbone: _C4 | _Pyramid, count: int, recipe: DetectionRecipe
+    boxes: AlignedRoIAlign, backbone: _OneMap | _Pyramid, count: int, recipe: DetectionRecipe
 ) -> Keypoints:
     """Pooled from the maps that boxes are pooled from."""
     pool = AlignedRoIAlign(maps=boxes.featmap_names, strides=boxes.strides, output_size=POOL)

@@ -71,7 +71,7 @@ class AlignedRoIAlign(MultiScaleRoIAlign):
 
 
 class RegionHeads(RoIHeads):
-    """Box head and, where there is one, mask head, on C4 or FPN.
+    """Box head and, where there is one, mask head, on C4, DC5 or FPN.
 
     On C4 both read the same features: `box_head` is layer4 (and the extra norm), box scores come
     from its mean over positions, masks from the map itself. On FPN the mask head pools its own.
@@ -278,7 +278,7 @@ def _mean(regions: Tensor) -> Tensor:
 
 
 def _box_losses(
-    logits: Tensor, predicted: Tensor, labels: Tensor, deltas: Tensor, *, beta: float
+    logits: Tensor, predicted: Tensor, labels: Tensor, deltas: Tensor, *, beta: float = 0.0
 ) -> dict[str, Tensor]:
     """Cross-entropy over all regions, (smooth) L1 over objects divided by all regions."""
     objects = torch.where(labels > 0)[0]

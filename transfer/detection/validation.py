@@ -18,7 +18,7 @@ from visrep.engine.precise_bn import buffers_kept
 from visrep.engine.run import Run
 from visrep.transfer.detection import detector_file, measuring, prediction
 from visrep.transfer.detection.detector_file import DetectorFile
-from visrep.transfer.detection.evaluation.coco import evaluate_coco
+from visrep.transfer.detection.evaluation.rules import measured
 from visrep.transfer.detection.evaluation.voc import evaluate_voc
 
 log = logging.getLogger("visrep")
@@ -30,8 +30,8 @@ PREFIX = "val_"  # of the metrics in metrics.jsonl
 class Validation:
     """Measures every `every` iterations, and after the last one.
 
-    The better of two detectors has the higher COCO AP of what the task learns (boxes, or masks);
-    the earlier one where it is the same.
+    The better of two detectors has the higher AP, by the rules of the data, of what the task learns
+    (boxes, masks, keypoints); the earlier one where it is the same.
 
     Attributes:
         run: where the best detector is kept, beside the last one.
@@ -50,7 +50,7 @@ class Validation:
     @property
     def metric(self) -> str:
         """The metric that the best one is chosen by."""
-        return list(measuring.kinds(self.recipe).values())[-1] + "AP"
+        return list(measuring.kinds(self.recipe, self.dataset).values())[-1] + "AP"
 
     def measure(self, detector: Any, step: int) -> dict[str, float]:
         """Metrics of `detector` after `step` iterations, on the main process; keeps the best one.
@@ -61,10 +61,12 @@ class Validation:
         if not dist.is_main():
             return {}
         dataset = prediction.predicted(self.dataset, predictions)
-        found = dict(evaluate_voc(dataset, predictions).numbers())
-        for kind, prefix in measuring.kinds(self.recipe).items():
-            coco = evaluate_coco(dataset, predictions, kind=kind)
-            found |= {f"{prefix}{name}": value for name, value in coco.numbers.items()}
+        found: dict[str, float] = {}
+        if dataset.federated is None:
+            found |= evaluate_voc(dataset, predictions).numbers()
+        for kind, prefix in measuring.kinds(self.recipe, dataset).items():
+            numbers = measured(dataset, predictions, kind=kind).numbers
+            found |= {f"{prefix}{name}": value for name, value in numbers.items()}
         self._keep(detector, step, found[self.metric])
         return {f"{PREFIX}{name}": value for name, value in found.items()}
 

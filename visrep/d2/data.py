@@ -7,14 +7,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from visrep.d2.config_text import catalogued
 from visrep.data.detection import DetectionDataset, ImageRecord
 
 
-def register(dataset: DetectionDataset) -> str:
-    """Register `dataset` in Detectron2's catalogues and return its name there; repeatable."""
+def register(dataset: DetectionDataset, name: str | None = None) -> str:
+    """Register `dataset` in Detectron2's catalogues and return its name there; repeatable.
+
+    Detectron2's programs measure it by COCO's AP.
+    """
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    name = f"visrep/{dataset.name}"
+    name = name or catalogued(dataset)
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
     if name in MetadataCatalog.list():
@@ -24,7 +28,7 @@ def register(dataset: DetectionDataset) -> str:
         name, lambda: [dataset_dict(record, keypoints=count) for record in dataset.records]
     )
     metadata = MetadataCatalog.get(name)
-    metadata.set(thing_classes=list(dataset.classes))
+    metadata.set(thing_classes=list(dataset.classes), evaluator_type="coco")
     if dataset.keypoints is not None:
         names = dataset.keypoints.names
         partners = dataset.keypoints.partners or range(count)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from visrep.d2.backbone import add_visrep_config
-from visrep.d2.recipe import DATA, DetectionRecipe, flat
+from visrep.d2.recipe import DATA, KEYPOINTS, DetectionRecipe, flat
 from visrep.errors import ConfigError
 
 _CLIPPING = "SOLVER.CLIP_GRADIENTS"
@@ -74,7 +74,7 @@ def check(opts: Any, recipe: DetectionRecipe) -> None:
     for key, value in _pairs(opts):
         _check("d2_opts", key, value)
     for key, value in flat(recipe.detectron2).items():
-        if key not in DATA:
+        if key not in (*DATA, KEYPOINTS):
             _check(f"task={recipe.task}, detectron2", key, value)
 
 

@@ -17,11 +17,11 @@ from visrep.engine import optim
 from visrep.errors import ConfigError
 
 OUTPUTS = ("boxes", "masks", "keypoints", "semantic")
-HEADS = ("c4", "fpn")
-NORMS = ("BN", "FrozenBN")
+HEADS = ("c4", "dc5", "fpn")
+NORMS = ("BN", "SyncBN", "naiveSyncBN", "FrozenBN")
 # Where Detectron2's config names the data and their classes; `visrep detect` has its own.
-_KEYPOINTS = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"
-DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.ROI_HEADS.NUM_CLASSES", _KEYPOINTS)
+DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.ROI_HEADS.NUM_CLASSES")
+KEYPOINTS = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"  # where some are learned
 _OF_EACH_HEAD = ("anchor_sizes", "box_pool", "rpn_pre_nms", "rpn_post_nms")
 
 
@@ -33,8 +33,10 @@ class DetectionRecipe:
         task: the name of its yaml.
         about: what it is, in a line.
         outputs: boxes, masks (with boxes), keypoints (with boxes) or semantic (a class per pixel).
-        head: c4 (region features from layer3, layer4 as the head) or fpn.
-        norm: of backbone, pyramid and C4 head: BN (trained, with the statistics of all processes)
+        head: c4 (region features from layer3, layer4 as the head), dc5 (from layer4, dilated at the
+            stride of layer3, two fully connected layers as the head) or fpn.
+        norm: of backbone, pyramid and C4 head: BN (trained, with the statistics of all processes,
+            by what the machine can do), SyncBN or naiveSyncBN (the same, by that way and no other),
             or FrozenBN (statistics and scales stay the encoder's).
         freeze_at: parts that do not train and whose norms are frozen: 1 the stem, 2 also layer1,
             ..., 5 all.
@@ -58,13 +60,13 @@ class DetectionRecipe:
         fpn_channels: width of the pyramid.
         fpn_norm: batch norm on the pyramid's convolutions.
         fpn_first: first layer of the pyramid, 1 to 3; 2 leaves the finest map out.
-        box_width: width of the two fully connected layers of the FPN box head.
+        box_width: width of the two fully connected layers of the box head on FPN and DC5.
         mask_width: width of the mask head.
         keypoint_width: width of the eight convolutions of the keypoint head.
         box_beta: offset of a box, in its units of the loss, below which the box loss is a square
             and above which it is L1 (smooth L1, arXiv 1504.08083, eq. 3); 0 is plain L1.
         box_pool: side of the pooled regions.
-        anchor_sizes: in strides; on C4 all sit on the one map, on FPN each on every level.
+        anchor_sizes: in strides; on C4 and DC5 all sit on the one map, on FPN each on every level.
         anchor_ratios: height over width.
         rpn_batch: anchors per image in the proposal loss.
         rpn_pre_nms: proposals kept before suppression in training and in testing (per level).
@@ -73,6 +75,8 @@ class DetectionRecipe:
         score_threshold: lowest score of a detection.
         nms_threshold: overlap above which the lower-scored of two detections of a class goes.
         detections_per_image: the most kept.
+        repeat_threshold: share of the images below which a class is rare, and images with it come
+            more often (`visrep.data.detection.repeats`); 0 for none.
         detectron2: what else its config states, nested: the names of its data sets, their number of
             classes, and settings that only it knows.
 
@@ -119,13 +123,15 @@ class DetectionRecipe:
     # Detectors that were kept before there were keypoints do not state these.
     keypoint_width: int = 512
     box_beta: float = 0.0
+    repeat_threshold: float = 0.0  # detectors that were kept before it was a setting have none
     accumulate: int = 1  # detectors that were kept before there was the choice do not state it
 
     def __post_init__(self) -> None:
         for name, known in (("outputs", OUTPUTS), ("head", HEADS), ("norm", NORMS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}={getattr(self, name)}: choose {' or '.join(known)}")
-        if self.head == "c4" and self.outputs in ("keypoints", "semantic"):
+        refused = {"c4": ("keypoints", "semantic"), "dc5": ("semantic",), "fpn": ()}
+        if self.outputs in refused[self.head]:
             raise ConfigError(f"outputs={self.outputs} needs the pyramid: head=fpn")
         if self.norm == "FrozenBN" and self.precise_bn:
             raise ConfigError("norm=FrozenBN leaves no statistics to re-estimate: precise_bn=0")
@@ -139,6 +145,10 @@ class DetectionRecipe:
         for name in ("warmup", "precise_bn"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be 0 or more")
+        if not 0 <= self.repeat_threshold < 1:
+            raise ConfigError(
+                f"repeat_threshold={self.repeat_threshold}: a share of the images, 0 to below 1"
+            )
         if self.accumulate < 1 or self.batch_size % self.accumulate:
             raise ConfigError(
                 f"accumulate={self.accumulate}: batch_size={self.batch_size} does not divide by it"
@@ -182,7 +192,7 @@ class DetectionRecipe:
             **config,
             **{name: own[name] for name in _OF_EACH_HEAD},
             "extra_norm": config["c4"]["extra_norm"],
-            "box_width": config["fpn"]["box_width"],
+            "box_width": config["dc5" if config["head"] == "dc5" else "fpn"]["box_width"],
             **{f"fpn_{name}": config["fpn"][name] for name in ("channels", "norm", "first")},
             "detectron2": config["detectron2"] or {},
         }
@@ -194,13 +204,13 @@ class DetectionRecipe:
     @property
     def beyond(self) -> list[str]:
         """The settings that only Detectron2 knows, `DATALOADER.SAMPLER_TRAIN` and so on."""
-        return [key for key in flat(self.detectron2) if key not in DATA]
+        return [key for key in flat(self.detectron2) if key not in (*DATA, KEYPOINTS)]
 
     @property
     def unsaid(self) -> list[str]:
         """What of the data Detectron2's config does not name."""
         said = flat(self.detectron2)
-        needed = [key for key in DATA if self.keypoints or key != _KEYPOINTS]
+        needed = (*DATA, KEYPOINTS) if self.keypoints else DATA
         return [key for key in needed if key not in said]
 
     @property
@@ -221,7 +231,7 @@ class DetectionRecipe:
 
     def strides(self, backbone: Sequence[int]) -> list[int]:
         """Strides of the maps that proposals are made on, from the backbone's four."""
-        if self.head == "c4":
+        if self.head != "fpn":  # a dilated layer4 has the stride of layer3
             return [backbone[2]]
         levels = list(backbone[self.fpn_first - 1 :])
         return [*levels, 2 * levels[-1]]

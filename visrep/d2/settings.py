@@ -16,8 +16,9 @@ from visrep.weights.encoder_file import EncoderFile, build
 
 
 def held_by_detectron2(backbone: dict[str, Any], recipe: DetectionRecipe) -> bool:
-    """Whether Detectron2's own backbone and head hold this net; its C4 head has bottlenecks."""
-    if recipe.head == "c4" and backbone["depth"] in BASIC:
+    """Whether Detectron2's own backbone and head hold this net; its C4 head and its dilated res5
+    have bottlenecks."""
+    if recipe.head in ("c4", "dc5") and backbone["depth"] in BASIC:
         return False
     return native(backbone)
 
@@ -33,11 +34,29 @@ def problem(backbone: dict[str, Any], recipe: DetectionRecipe) -> str | None:
     return None
 
 
-def norm_name(device: torch.device) -> str:
-    """The norm that shares its statistics over processes: torch's SyncBN refuses CPU tensors."""
-    if dist.world_size() == 1:
-        return "BN"
-    return "SyncBN" if device.type == "cuda" else "naiveSyncBN"
+def norm_name(asked: str, device: torch.device) -> str:
+    """Detectron2's norm for `asked`, a recipe's: BN is the one that shares its statistics over the
+    processes that there are.
+
+    Raises:
+        ConfigError: SyncBN over CPU processes, where torch refuses it.
+    """
+    several, on_gpu = dist.world_size() > 1, device.type == "cuda"
+    if asked == "SyncBN" and several and not on_gpu:
+        raise ConfigError(
+            "norm=SyncBN: torch has it on GPUs only; norm=naiveSyncBN, or BN, which takes that here"
+        )
+    if asked != "BN" or not several:
+        return asked
+    return "SyncBN" if on_gpu else "naiveSyncBN"
+
+
+def norm_in_words(norm: str) -> str:
+    """A norm of Detectron2's, and whose statistics it takes."""
+    count = dist.world_size()
+    if norm == "FrozenBN":
+        return f"{norm}, the statistics and scales of the encoder"
+    return f"{norm}, the statistics of {'one process' if count == 1 else f'{count} processes'}"
 
 
 def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str) -> dict[str, Any]:
@@ -88,7 +107,7 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
     model["ROI_MASK_HEAD"] = {
         "NAME": "MaskRCNNConvUpsampleHead",
         "CONV_DIM": recipe.mask_width,
-        "NUM_CONV": 4 if fpn else 0,
+        "NUM_CONV": 0 if recipe.head == "c4" else 4,
         "POOLER_RESOLUTION": 14,
     }
     if fpn:
@@ -105,7 +124,17 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
         if recipe.outputs == "semantic":
             model["META_ARCHITECTURE"] = "SemanticSegmentor"
             model["SEM_SEG_HEAD"] = {"IN_FEATURES": levels[:-1], "COMMON_STRIDE": strides[0]}
-        model["ROI_HEADS"] |= {"NAME": "StandardROIHeads", "IN_FEATURES": levels[:-1]}
+        model["ROI_HEADS"]["IN_FEATURES"] = levels[:-1]
+    elif recipe.head == "dc5":
+        if own:
+            model["RESNETS"]["RES5_DILATION"] = 2
+        else:
+            model["VISREP"]["DILATED"] = True
+        for part in (model["RPN"], model["ROI_HEADS"]):
+            part["IN_FEATURES"] = ["res5"]
+        model["RESNETS"]["OUT_FEATURES"] = ["res5"]
+    if recipe.head != "c4":
+        model["ROI_HEADS"]["NAME"] = "StandardROIHeads"
         model["ROI_BOX_HEAD"] |= {
             "NAME": "FastRCNNConvFCHead",
             "NUM_FC": 2,
@@ -143,6 +172,11 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
             "NUM_ITER": max(recipe.precise_bn, 1),
         },
     }
+    if recipe.repeat_threshold:
+        config["DATALOADER"] = {
+            "SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
+            "REPEAT_THRESHOLD": recipe.repeat_threshold,
+        }
     merge(config, recipe.detectron2)
     return config
 

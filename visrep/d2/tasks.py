@@ -4,14 +4,15 @@ A task is a yaml of `configs/task`, the same that `visrep detect` runs and that 
 with. The text that comes out has no `_BASE_`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from visrep.d2 import heads, settings
+from visrep.d2 import settings
+from visrep.d2.config_text import Part, headed
 from visrep.d2.pkl import describe
 from visrep.d2.recipe import DetectionRecipe
 from visrep.errors import ConfigError
@@ -66,31 +67,87 @@ def recipe_of(name: str) -> DetectionRecipe:
     return DetectionRecipe.read(OmegaConf.to_container(whole))  # type: ignore[arg-type]
 
 
-def problem(task: str, backbone: dict[str, Any]) -> str | None:
+def problem(task: str, backbone: dict[str, Any], own: "OwnData | None" = None) -> str | None:
     """Why there is no config of `task` on a net, as a clause; None if there is one."""
     recipe = recipe_of(task)
+    if own is not None:
+        return own.problem(recipe) or settings.problem(backbone, recipe)
     if recipe.unsaid:
         lacking = ", ".join(recipe.unsaid)
-        return f"its yaml does not name data of Detectron2 ({lacking}); visrep detect runs it"
+        return (
+            f"its yaml does not name data of Detectron2 ({lacking}): name yours, as with "
+            "detection=voc detection.root=DIR; visrep detect runs it"
+        )
     return settings.problem(backbone, recipe)
 
 
-def task_settings(file: EncoderFile, task: str, *, norm: str = "SyncBN") -> dict[str, Any]:
+@dataclass(frozen=True)
+class OwnData:
+    """The user's data in place of those that a task's yaml names.
+
+    Attributes:
+        classes: their names, in order.
+        train, test: the parts.
+        masks: whether an object has a mask.
+        keypoints: how many an object has.
+    """
+
+    classes: Sequence[str]
+    train: Part
+    test: Part
+    masks: bool
+    keypoints: int
+
+    def problem(self, recipe: DetectionRecipe) -> str | None:
+        """Why the task cannot be learned on them, as a clause; None if it can."""
+        lacking = {
+            "masks": not self.masks and "no object has a mask",
+            "keypoints": not self.keypoints and "no object has keypoints",
+            "semantic": "they are boxes",
+        }
+        why = lacking.get(recipe.outputs)
+        return f"it learns {recipe.outputs}, and in {self.train.name} {why}" if why else None
+
+    def settings(self, recipe: DetectionRecipe) -> dict[str, Any]:
+        """What Detectron2's config says of them."""
+        said: dict[str, Any] = {
+            "DATASETS": {"TRAIN": [self.train.name], "TEST": [self.test.name]},
+            "MODEL": {"ROI_HEADS": {"NUM_CLASSES": len(self.classes)}},
+        }
+        if recipe.masks:
+            said["INPUT"] = {"MASK_FORMAT": "bitmask"}
+        if recipe.keypoints:
+            said["MODEL"]["ROI_KEYPOINT_HEAD"] = {"NUM_KEYPOINTS": self.keypoints}
+        return said
+
+
+def task_settings(
+    file: EncoderFile, task: str, *, norm: str = "SyncBN", own: OwnData | None = None
+) -> dict[str, Any]:
     """Detectron2's config of `task` on this encoder, as nested dicts, without MODEL.WEIGHTS.
 
-    norm: of what trains; a task with frozen norms keeps them.
+    norm: of what trains; a task with frozen norms keeps them. own: data in place of the task's.
 
     Raises:
-        ConfigError: the task or the norm does not exist, or the net cannot do the task.
+        ConfigError: the task or the norm does not exist, or net or data cannot do the task.
     """
-    cannot = problem(task, file.backbone)
+    cannot = problem(task, file.backbone, own)
     if cannot:
         raise ConfigError(f"task={task}: {cannot}")
-    return {**settings.detection_settings(file, recipe_of(task), norm=norm), "VERSION": 2}
+    recipe = recipe_of(task)
+    config = {**settings.detection_settings(file, recipe, norm=norm), "VERSION": 2}
+    if own is not None:
+        settings.merge(config, own.settings(recipe))
+    return config
 
 
 def config_for(
-    file: EncoderFile, *, weights: str | Path, norm: str = "SyncBN", task: str = PLAIN
+    file: EncoderFile,
+    *,
+    weights: str | Path,
+    norm: str = "SyncBN",
+    task: str = PLAIN,
+    own: OwnData | None = None,
 ) -> str:
     """The config of `task` as yaml text, headed by how it is loaded.
 
@@ -98,44 +155,27 @@ def config_for(
         ConfigError: see `task_settings`.
     """
     weights = Path(weights).absolute()
-    config = task_settings(file, task, norm=norm)
+    config = task_settings(file, task, norm=norm, own=own)
     config["MODEL"] = {"WEIGHTS": str(weights), **config["MODEL"]}
-    lines = [
-        f"{stated(task).about}:",
-        f"{describe(file.backbone)}, written by visrep convert.",
-        f"Encoder sha256 {file.sha256}.",
-        "",
-        *_loading(config["MODEL"], config_path(weights, task).name),
-        "",
-        "When the files move, set MODEL.WEIGHTS. With another batch size, scale BASE_LR with it",
-        "and the iterations against it. On one device, NORM: BN does the same as SyncBN.",
-    ]
-    header = "".join(f"# {line}".rstrip() + "\n" for line in lines)
-    return header + yaml.safe_dump(config, sort_keys=False, default_flow_style=None)
+    on = "" if own is None else ", on other data"
+    return headed(
+        config,
+        about=[
+            f"{stated(task).about}{on}:",
+            f"{describe(file.backbone)}, written by visrep convert.",
+            f"Encoder sha256 {file.sha256}.",
+        ],
+        name=config_path(weights, task).name,
+        parts=[] if own is None else [own.train, own.test],
+        outputs=recipe_of(task).outputs,
+        notes=[
+            "When the files move, set MODEL.WEIGHTS. With another batch size, scale BASE_LR with "
+            "it",
+            "and the iterations against it. On one device, NORM: BN does the same as SyncBN.",
+        ],
+    )
 
 
 def config_path(weights: Path, task: str) -> Path:
     """Where the config of `task` is written: x.yaml beside x.pkl, or x.TASK.yaml."""
     return weights.with_suffix(".yaml" if task == PLAIN else f".{task}.yaml")
-
-
-def _loading(model: Mapping[str, Any], name: str) -> list[str]:
-    """How the config `name` is loaded: words, and lines of Python."""
-    words: list[str] = []
-    imports, code = ["import detectron2.config"], ["cfg = detectron2.config.get_cfg()"]
-    if "VISREP" in model:
-        words += ["Detectron2's own ResNet cannot hold this net; visrep registers one that can."]
-        imports += ["from visrep.d2.backbone import add_visrep_config"]
-        code += ["add_visrep_config(cfg)  # MODEL.VISREP, and the backbone that is named below"]
-    head = model["ROI_HEADS"]["NAME"]
-    if head in (heads.EXTRA_NORM, *heads.OF_VISREP):
-        whose = (
-            "MoCo's train_net.py and visrep register it"
-            if head == heads.EXTRA_NORM
-            else ("visrep registers it")
-        )
-        words += [f"Detectron2 has no {head}; {whose}."]
-        imports += ["from visrep.d2 import heads"]
-        code += ["heads.register()"]
-    code += [f"cfg.merge_from_file({name!r})"]
-    return [*words, *(f"    {line}" for line in [*imports, *code])]

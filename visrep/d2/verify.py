@@ -13,18 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visrep.d2 import heads
-from visrep.d2.backbone import FEATURES, add_visrep_config
-from visrep.d2.weights import head_in, place_of, places_in
+from visrep.d2 import agreement, heads
+from visrep.d2.agreement import TOLERANCE, trunk_of
+from visrep.d2.backbone import add_visrep_config
+from visrep.d2.lint import config as lint_config
+from visrep.d2.lint import weights as lint_weights
+from visrep.d2.lint.finding import FATAL, WARNING
+from visrep.d2.lint.linter import lint
+from visrep.d2.weights import head_in, place, place_of, places_in
 from visrep.data.preprocess import Preprocess
 from visrep.errors import CheckFailed
-from visrep.seeds import generator
+from visrep.nn.resnet import ResNet
 from visrep.weights.containers.tree import float_tensor
 from visrep.weights.containers.weights_files import read_tree
 from visrep.weights.encoder_file import EncoderFile
 from visrep.weights.reading import encoder_of, read_weights
-
-TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,13 @@ def verify_all(pkl: str | Path, file: EncoderFile, configs: Sequence[Path]) -> l
     Raises:
         CheckFailed: see `verify`.
     """
-    images = torch.randn(2, 3, 64, 96, generator=generator("detectron2 check"))
-    with torch.inference_mode():  # before there is a model: memory holds one net at a time
-        ours = dict(zip(FEATURES, encoder_of(file).feature_maps(images), strict=True))
+    images = agreement.fixed_images()
+    # Before there is a model: memory holds one net at a time.
+    ours = agreement.features(encoder_of(file), images)
     reports: dict[str, Report] = {}
     for config in configs:
         cfg = _read(config)
-        _check_input(cfg, file, config)
+        _check_input(cfg, Preprocess.from_dict(file.preprocess), str(config))
         parts = (cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NAME)
         net = str((cfg.MODEL.BACKBONE, cfg.MODEL.RESNETS, cfg.MODEL.VISREP, parts))
         if net in reports:
@@ -98,18 +101,54 @@ def verify_all(pkl: str | Path, file: EncoderFile, configs: Sequence[Path]) -> l
     return list(reports.values())
 
 
+def place_verified(
+    model: nn.Module, cfg: Any, encoder: ResNet, preprocess: Preprocess
+) -> list[str]:
+    """Put `encoder` into the model of Detectron2's `cfg`, and look at it before it is trained.
+
+    Returns lines that say what was found: the tensors set, the features, what the linter says of
+    the resolved config.
+
+    Raises:
+        ConfigError: a tensor has no place, or one of the backbone stays unset.
+        CheckFailed: the features are others than the encoder's, or the linter has a fatal finding.
+    """
+    count = place(model, encoder)
+    _check_input(cfg, preprocess, "Detectron2's config")
+    images, ours = agreement.features_on(encoder, next(model.parameters()).device)
+    agreement.differences(model, images, ours)
+    config = lint_config.from_text(cfg.dump())
+    weights = lint_weights.of_encoder(encoder.spec, preprocess, cfg.MODEL.WEIGHTS)
+    found = lint(config, weights)
+    for finding in found:
+        if finding.severity == FATAL:
+            raise CheckFailed(
+                f"Detectron2's config, {finding.check}: {finding.what}; {finding.consequence}"
+            )
+    warnings = [finding.check for finding in found if finding.severity == WARNING]
+    told = f"warnings: {', '.join(warnings)}" if warnings else "no warnings"
+    return [
+        f"{count} of {count} tensors set; features equal to {TOLERANCE:.0e}",
+        f"linter: nothing fatal, {told}",
+    ]
+
+
 def _verify_in(model: Any, pkl: str | Path, images: Tensor, ours: dict[str, Tensor]) -> Report:
     import detectron2
 
     head = head_in(model)
     places = _load(model, pkl, head)
+    try:
+        differences = agreement.differences(model, images, ours)
+    except CheckFailed as error:
+        raise CheckFailed(f"{pkl}: {error}") from error
     return Report(
         version=detectron2.__version__,
-        backbone=type(_trunk(model)).__name__,
+        backbone=type(trunk_of(model)).__name__,
         head=head,
         tensors=len(places),
         in_head=sum(place.startswith("roi_heads.") for place in places),
-        differences=_compare(model, head, pkl, images, ours),
+        differences=differences,
     )
 
 
@@ -125,14 +164,11 @@ def _read(config: Path) -> Any:
 
 
 def _build(cfg: Any, config: Path) -> Any:
-    """The model on the CPU; its backbone gives out all maps that it computes."""
+    """The model on the CPU."""
     from detectron2.modeling import build_model
 
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "cpu"
-    last = cfg.MODEL.RESNETS.OUT_FEATURES[-1]
-    if last in FEATURES:
-        cfg.MODEL.RESNETS.OUT_FEATURES = list(FEATURES[: FEATURES.index(last) + 1])
     with _refusals(config), torch.random.fork_rng(devices=[]):
         return build_model(cfg).eval()
 
@@ -144,10 +180,6 @@ def _refusals(config: Path) -> Iterator[None]:
         yield
     except (AssertionError, KeyError, ValueError) as error:
         raise CheckFailed(f"{config}: Detectron2 does not take it: {_first_line(error)}") from error
-
-
-def _trunk(model: Any) -> Any:
-    return getattr(model.backbone, "bottom_up", model.backbone)
 
 
 def _load(model: nn.Module, pkl: str | Path, head: str) -> list[str]:
@@ -186,53 +218,17 @@ def _load(model: nn.Module, pkl: str | Path, head: str) -> list[str]:
     return places
 
 
-def _check_input(cfg: Any, file: EncoderFile, config: Path) -> None:
-    preprocess = replace(Preprocess.from_dict(file.preprocess), size=256, resize=None)
+def _check_input(cfg: Any, preprocess: Preprocess, where: str) -> None:
+    preprocess = replace(preprocess, size=256, resize=None)
     pixels = torch.arange(256, dtype=torch.uint8).expand(3, 256, 256)
     mean, std = torch.tensor([cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD])[..., None, None]
-    ours = preprocess(pixels)
-    same = _relative((pixels - mean) / std, ours) <= TOLERANCE
+    same = agreement.relative((pixels - mean) / std, preprocess(pixels)) <= TOLERANCE
     if preprocess.channel_order != cfg.INPUT.FORMAT or not same:
-        raise CheckFailed(f"{config}: its pixels are not those that the encoder was trained on")
-
-
-def _compare(
-    model: Any, head: str, pkl: str | Path, images: Tensor, ours: dict[str, Tensor]
-) -> dict[str, float]:
-    with torch.inference_mode():
-        theirs = dict(_trunk(model)(images))
-        if head == "c4":
-            blocks = [
-                block for name, block in model.roi_heads.res5.named_children() if name != "norm"
-            ]
-            theirs["res5"] = nn.Sequential(*blocks)(theirs["res4"])
-    differences = {}
-    for name, own in ours.items():
-        if name == "res5" and head == "plain":  # dilated
-            continue
-        if theirs[name].shape != own.shape:
-            raise CheckFailed(
-                f"{pkl}: {name} is {tuple(theirs[name].shape)} in Detectron2 and "
-                f"{tuple(own.shape)} here"
-            )
-        differences[name] = _relative(theirs[name], own)
-    worst = max(differences, key=lambda name: differences[name])
-    if not all(value <= TOLERANCE for value in differences.values()):
-        raise CheckFailed(
-            f"{pkl}: {worst} differs by {differences[worst]:.2g} of its largest value in "
-            f"Detectron2's backbone, the limit is {TOLERANCE:.0e}"
-        )
-    return differences
+        raise CheckFailed(f"{where}: its pixels are not those that the encoder was trained on")
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _relative(a: Tensor, b: Tensor) -> float:
-    """max |a - b| / max |b|, NaN if there is one."""
-    scale = b.abs().max().clamp_min(torch.finfo(b.dtype).tiny)
-    return float((a - b).abs().max() / scale)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import codecs
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -205,24 +205,35 @@ def read_list(path: str | Path, dataset: ImageDataset) -> Tensor:
 
 def named_indices(path: Path, files: Sequence[str], where: str | Path) -> Tensor:
     """`read_list` for the bare names `files`; `where` tells the user what they belong to."""
+    index = {name: i for i, name in enumerate(files)}
+
+    def find(name: str) -> int | None:
+        return index.get(name, index.get(f"{name.partition('_')[0]}/{name}"))
+
+    return torch.tensor(listed(path, find, f"{len(files)} images of {where}"))
+
+
+def listed(path: Path, find: Callable[[str], int | None], where: str) -> list[int]:
+    """What `find` says of each line of a list, in its order; `where` tells the user what it knows.
+
+    Raises:
+        UserError: the list is missing or empty, `find` does not know a line, or two are the same.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text file"
         raise UserError(f"cannot read list {path}: {reason}; give a file of names") from error
-    index = {name: i for i, name in enumerate(files)}
     chosen: dict[int, int] = {}  # index -> line
     for number, line in enumerate(lines, start=1):
         name = line.strip()
         if not name:
             continue
-        at = index.get(name)
-        if at is None:
-            at = index.get(f"{name.partition('_')[0]}/{name}")
+        at = find(name)
         if at is None:
             raise UserError(
-                f"{path}:{number}: {name} is not among the {len(files)} images of {where}; "
-                "correct the list or the data's root"
+                f"{path}:{number}: {name} is not among the {where}; correct the list or the data's "
+                "root"
             )
         if at in chosen:
             raise UserError(
@@ -231,7 +242,7 @@ def named_indices(path: Path, files: Sequence[str], where: str | Path) -> Tensor
         chosen[at] = number
     if not chosen:
         raise UserError(f"list {path} has no names; put one on each line")
-    return torch.tensor(list(chosen))
+    return list(chosen)
 
 
 def describe_list(path: str | Path) -> dict[str, str]:

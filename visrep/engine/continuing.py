@@ -20,6 +20,8 @@ VOLATILE = (
     "seeds",  # more runs of the same settings
 )
 VOLATILE_ANYWHERE = ("workers", "max_broken")
+# Settings that came later, and what a run that does not name them did.
+LATER = {"labels": 1.0, "draw": 0}
 # How long a run is: `extend=true` lets them grow.
 LENGTH = ("epochs", "steps", "iterations")
 # Where the data lie; what lies there is known by its content.
@@ -117,7 +119,8 @@ def _differences(before: object, now: object, prefix: str = "") -> Iterator[str]
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {*before, *now}:
             if key not in (VOLATILE_ANYWHERE if prefix else (*VOLATILE, *VOLATILE_ANYWHERE)):
-                yield from _differences(before.get(key), now.get(key), f"{prefix}{key}.")
+                then = before.get(key, None if prefix else LATER.get(key))
+                yield from _differences(then, now.get(key), f"{prefix}{key}.")
     elif (
         before != now
         and any(value not in (None, [], {}) for value in (before, now))

@@ -33,10 +33,15 @@ class FiniteWatch:
         self.first = torch.full((2,), -1, device=device)  # steps: of the loss, of the gradients
 
     @torch.no_grad()
-    def mark(self, step: int, loss: Tensor) -> None:
-        """Note step `step` (the first is 0): its loss is `loss`, its gradients exist."""
-        gradients = _size(p.grad for p in self.trained if p.grad is not None)
-        bad = ~torch.stack([loss.detach().double(), gradients.to(loss.device)]).isfinite()
+    def mark(self, step: int, loss: Tensor, *, gradients: bool = True) -> None:
+        """Note step `step` (the first is 0): its loss is `loss`, its gradients exist.
+
+        gradients: whether they must be finite, as they need not be where a step with others is
+        left out.
+        """
+        grads = [p.grad for p in self.trained if gradients and p.grad is not None]
+        size = _size(grads)
+        bad = ~torch.stack([loss.detach().double(), size.to(loss.device)]).isfinite()
         self.first = torch.where((self.first < 0) & bad, step, self.first)
 
     @torch.no_grad()

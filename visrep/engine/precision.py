@@ -1,4 +1,4 @@
-"""bfloat16 autocast where the machine does it well."""
+"""The number format of a step: float32, or autocast to one of 16 bits."""
 
 import torch
 
@@ -11,8 +11,10 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     `auto` takes bfloat16 on a GPU that has it and on a CPU with AVX-512-BF16, where it is
     about twice as fast as float32; on any other CPU bfloat16 is emulated and slower.
 
+    float16 is for a GPU: it needs its gradients scaled, see `scaler`.
+
     Raises:
-        ConfigError: `precision` is not auto, fp32 or bf16.
+        ConfigError: `precision` is not auto, fp32, bf16 or fp16, or fp16 without a GPU.
     """
     if precision == "fp32":
         return None
@@ -20,7 +22,16 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         return torch.bfloat16
     if precision == "auto":
         return torch.bfloat16 if _fast_bfloat16(device) else None
-    raise ConfigError(f"precision={precision}: choose auto, fp32 or bf16")
+    if precision == "fp16":
+        if device.type != "cuda":
+            raise ConfigError("precision=fp16 is for a GPU: use bf16 or fp32")
+        return torch.float16
+    raise ConfigError(f"precision={precision}: choose auto, fp32, bf16 or fp16")
+
+
+def scaler(dtype: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:
+    """What keeps small gradients in the range of float16, and does nothing for other formats."""
+    return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
 
 def _fast_bfloat16(device: torch.device) -> bool:

@@ -143,7 +143,7 @@ class Run:
             self.record(task=task, dataset=dataset, metric=metric, value=value, **about)
 
 
-def open_run(cfg: DictConfig, *, computed: Sequence[str] = ()) -> Run:
+def open_run(cfg: DictConfig, *, computed: Sequence[str] = (), fixed_shapes: bool = True) -> Run:
     """Make the folder `cfg.out`, set device and threads, start the log.
 
     A folder that holds something is refused unless `resume=auto|must` or `overwrite=true`, where
@@ -152,6 +152,8 @@ def open_run(cfg: DictConfig, *, computed: Sequence[str] = ()) -> Run:
     Args:
         computed: dotted keys whose null stands for a value that the command finds out and states
             with `Run.settle`.
+        fixed_shapes: inputs are of one size, for which cuDNN looks for its fastest kernels once;
+            it would look anew for every other size.
 
     Raises:
         ConfigError: the folder is not empty; another command works in it; `resume=must` finds none;
@@ -168,7 +170,7 @@ def open_run(cfg: DictConfig, *, computed: Sequence[str] = ()) -> Run:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
     elif device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = fixed_shapes
         torch.set_float32_matmul_precision("high")
     begun = _claim(out, plain) if dist.is_main() else None
     if begun is not None:

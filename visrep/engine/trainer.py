@@ -22,7 +22,7 @@ from visrep.engine.health import VERDICTS, Health, stop, write_verdict
 from visrep.engine.hooks import Hook
 from visrep.engine.known_data import KnownData
 from visrep.engine.optim import set_learning_rate
-from visrep.engine.precision import autocast_dtype
+from visrep.engine.precision import autocast_dtype, scaler
 from visrep.engine.task import Batches, Progress, Task, require_outputs
 from visrep.engine.writers import SPEEDS, Meter, Writer
 from visrep.errors import ConfigError, UserError
@@ -42,7 +42,8 @@ class Trainer:
         total_steps: number of updates.
         out: run folder; None keeps nothing on disk.
         device: where the task runs.
-        precision: auto, fp32 or bf16.
+        precision: auto, fp32, bf16 or fp16 (on a GPU, with scaled gradients; a step whose gradients
+            leave its range is left out and the scale lowered).
         health: judges the embeddings of a method at readings; None for tasks that have none.
         accumulate: micro-batches per update; the loss is their mean.
         snapshot_every: updates between snapshots; one is always written at the end. 0: only when a
@@ -93,6 +94,7 @@ class Trainer:
         self.total_steps = total_steps
         self.out = out
         self.dtype = autocast_dtype(precision, self.device)
+        self.scaler = scaler(self.dtype, self.device)
         self.health = health
         self.watch = offending_batch.FiniteWatch(self.task, self.device)
         self.accumulate = accumulate
@@ -193,13 +195,16 @@ class Trainer:
                     self.health.begin(embeddings, batch.get("views", ()))
                 loss = outputs["loss"] / self.accumulate
             with parallel.no_sync(model, micro < self.accumulate - 1):
-                loss.backward()
+                self.scaler.scale(loss).backward()
             self.meter.add(outputs)
             total += loss.detach()
         self.meter.images += images
-        self.watch.mark(self.step, total)
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+        self.watch.mark(self.step, total, gradients=not self.scaler.is_enabled())
         self.task.before_update(self.progress)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.task.after_update(Progress(self.step + 1, self.total_steps))
         return embeddings
@@ -268,6 +273,8 @@ class Trainer:
         }
         if self.health is not None:
             state["health"] = self.health.state()
+        if self.scaler.is_enabled():
+            state["scaler"] = self.scaler.state_dict()
         if self.data is not None:
             state["data"] = self.data.digest
         return state
@@ -314,6 +321,8 @@ class Trainer:
         self.step = step
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if "scaler" in state and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         if self.health is not None and "health" in state:
             self.health.load(state["health"])
         if "meter" in state:  # not before 0.3

@@ -13,8 +13,12 @@ import yaml
 from PIL import Image
 
 from visrep import config, results
+from visrep.data.detection import Box, DetectionDataset, ImageRecord
 from visrep.results import Record
 from visrep.tools.report import report
+from visrep.transfer.detection.evaluation.coco import evaluate_coco
+from visrep.transfer.detection.evaluation.errors import look
+from visrep.transfer.detection.prediction import load
 
 
 def record(**changes: Any) -> Record:
@@ -149,6 +153,18 @@ def predictions(folder: Path, file: Path) -> None:
     }
     content = {"dataset": "scenes/test", "classes": ["cat", "dog"], "images": [image]}
     (folder / "predictions.json").write_text(json.dumps(content))
+
+
+def errors(root: Path) -> None:
+    """Give the detectors of a chain the errors of their predictions: one of two objects found."""
+    boxes = [Box((10.0, 20.0, 30.0, 50.0), 1), Box((60.0, 40.0, 90.0, 70.0), 0)]
+    image = ImageRecord(str(root / "image.png"), "one", 80, 100, boxes)
+    data = DetectionDataset(name="scenes/test", classes=["cat", "dog"], records=[image])
+    for folder in root.glob("detect-*"):
+        found = load(folder / "predictions.json")
+        found["one"].scores[1] = 0.98  # a box on nothing, surer than the right one
+        made = look(data, found, evaluate_coco(data, found))
+        (folder / "errors.json").write_text(json.dumps(made))
 
 
 class Page(HTMLParser):

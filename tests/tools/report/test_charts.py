@@ -29,6 +29,21 @@ def test_labels_of_near_levels_stand_on_either_side_of_them():
     assert high < low and above < high and below > low
 
 
+def test_shares_stand_by_their_logarithms_with_their_deviations():
+    points = [(1.0, 10.0), (10.0, 20.0), (100.0, 40.0)]
+    series = [charts.Series(name="a", points=points, kind="random", deviations=[0.0, 2.0, 1.0])]
+    chart = charts.chart(
+        series, title="t", y_label="AP", x_label="share", levels={}, logarithmic=True
+    )
+    ((_, [(x0, _), (x1, y1), (x2, y2)]),) = chart.curves
+    assert (x0, x2) == (charts.LEFT, charts.RIGHT) and x1 - x0 == pytest.approx(x2 - x1)
+    assert [value for _, value in chart.columns] == [1.0, 10.0, 100.0]
+    (_, at, high, low), (_, _, top, _) = chart.bars  # none where the deviation is 0
+    assert (at, high + low) == (x1, pytest.approx(2 * y1)) and high < y1 < low
+    assert charts.TOP < top < y2  # a bar stays inside
+    assert (high - low) / (y2 - y1) == pytest.approx(4 / 20)
+
+
 def test_long_curves_are_thinned_and_keep_their_end():
     chart = laid_out([(float(step), step % 7 + 1.0) for step in range(5000)])
     ((_, shown),) = chart.curves
@@ -43,3 +58,20 @@ def test_ticks_are_inside_and_few(low, high):
     found = charts.ticks(low, high)
     assert 1 <= len(found) <= 6
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in found)
+
+
+def test_a_histogram_has_powers_of_ten_and_one_is_seen():
+    counts = {("right", "a"): [0, 1], ("wrong", "b"): [100, 10]}
+    chart = charts.histogram([0.0, 0.5, 1.0], counts, title="t")
+    assert [(kind, round(x)) for kind, x, *_ in chart.bars] == [
+        ("a", round((charts.LEFT + charts.RIGHT) / 2)),
+        ("b", round(charts.LEFT + chart.bars[1][3])),
+        ("b", round((charts.LEFT + charts.RIGHT) / 2 + chart.bars[2][3])),
+    ]
+    one, hundred, ten = (height for *_, height in chart.bars)
+    assert 0 < one < ten < hundred < charts.BOTTOM - charts.TOP
+    assert ten - one == pytest.approx(hundred - ten)
+    assert [value for _, value in chart.rows] == [1, 10, 100]
+    assert {value: x for x, value in chart.columns}[1.0] == charts.RIGHT
+    assert all(top + height == pytest.approx(charts.BOTTOM) for *_, top, _, height in chart.bars)
+    assert charts.histogram([0, 1], {("right", "a"): [0]}, title="t").bars == []

@@ -7,7 +7,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from visrep.d2.recipe import DetectionRecipe
-from visrep.data.detection import Box, DetectionDataset, ImageRecord
+from visrep.data.detection import Box, DetectionDataset, ImageRecord, Keypoints
 
 
 def shapes(folder: Path, *, images: int, seed: int, name: str = "shapes/train") -> DetectionDataset:
@@ -46,6 +46,61 @@ def shapes(folder: Path, *, images: int, seed: int, name: str = "shapes/train") 
     return DetectionDataset(name=name, classes=["square", "disc"], records=records, skipped=[])
 
 
+CORNERS = Keypoints(
+    names=("left_top", "right_top", "left_bottom", "right_bottom"),
+    partners=(1, 0, 3, 2),
+    skeleton=((0, 1), (2, 3)),
+    sigmas=(0.1,) * 4,
+    sigmas_of="stated",
+)
+
+
+def with_corners(data: DetectionDataset) -> DetectionDataset:
+    """Objects have their corners as keypoints, the last of which is not labelled on discs."""
+    data.keypoints = CORNERS
+    for box in (box for record in data.records for box in record.boxes):
+        x0, y0, x1, y1 = box.xyxy
+        last = (0.0, 0.0, 0) if box.category else (x1 - 0.5, y1 - 0.5, 2)
+        box.keypoints = (x0 + 0.5, y0 + 0.5, 2, x1 - 0.5, y0 + 0.5, 1, x0 + 0.5, y1 - 0.5, 2, *last)
+    return data
+
+
+def coco_json(data: DetectionDataset) -> dict:
+    """`data` in COCO's form, its images numbered from 1 on."""
+    points = {}
+    if data.keypoints is not None:
+        points = {"keypoints": list(data.keypoints.names), "skeleton": [[1, 2], [3, 4]]}
+    annotations = []
+    for number, record in enumerate(data.records, start=1):
+        for box in record.boxes:
+            x0, y0, x1, y1 = box.xyxy
+            row = [
+                value - 0.5 * (i % 3 != 2 and bool(box.keypoints[i - i % 3 + 2]))
+                for i, value in enumerate(box.keypoints or [])
+            ]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": box.category + 1,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": (x1 - x0) * (y1 - y0),
+                    "iscrowd": 0,
+                    **({"keypoints": row} if row else {}),
+                }
+            )
+    return {
+        "images": [
+            {"id": n, "file_name": Path(r.file).name, "height": r.height, "width": r.width}
+            for n, r in enumerate(data.records, start=1)
+        ],
+        "categories": [
+            {"id": n, "name": name, **points} for n, name in enumerate(data.classes, start=1)
+        ],
+        "annotations": annotations,
+    }
+
+
 def small_recipe(**settings) -> DetectionRecipe:
     """A recipe for pictures of 48 to 64 px and nets of a few channels."""
     values = {
@@ -74,6 +129,7 @@ def small_recipe(**settings) -> DetectionRecipe:
         "fpn_first": 2,
         "box_width": 32,
         "mask_width": 8,
+        "keypoint_width": 8,
         "box_pool": 7,
         "anchor_sizes": [4],
         "anchor_ratios": [0.5, 1.0, 2.0],

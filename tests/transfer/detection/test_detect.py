@@ -1,5 +1,6 @@
 """`visrep detect`: engines, records, files, and what it says about mistakes."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.transfer.detection.shapes import shapes
+from tests.transfer.detection.shapes import coco_json, shapes, with_corners
 from visrep import results
 from visrep.config import compose
 from visrep.d2 import installed
@@ -107,6 +108,9 @@ def test_instance_run_records_boxes_and_masks(weights, data, tmp_path, engine, h
     assert first["file"].endswith("000.png") and (first["height"], first["width"]) == (64, 48)
     rows = json.loads((out / "per_class.json").read_text())
     assert [row["class"] for row in rows["11-point"]] == ["square", "disc"]
+    errors = json.loads((out / "errors.json").read_text())
+    assert errors["objects"] == sum(row["truths"] for row in rows["11-point"])
+    assert [row["class"] for row in errors["per_class"]] == ["square", "disc"]
     assert (out / "metrics.jsonl").exists()
 
 
@@ -139,6 +143,46 @@ def test_a_run_is_resumed_from_its_snapshot(weights, data, tmp_path):
 
 
 BOTH = ["torchvision", pytest.param("detectron2", marks=pytest.mark.detectron2)]
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_few_labels_are_kept_recorded_and_read_again(weights, data, tmp_path, engine, monkeypatch):
+    few, listed = tmp_path / "few", tmp_path / "listed"
+    head = "head=fpn"
+    records = run(weights, few, f"engine={engine}", head, "labels=0.34", "draw=1", "resume=auto")
+    names = (few / "labels.txt").read_text().split()
+    by_name = {Path(r.file).name: r for r in data[0].records}
+    assert len(names) == 2 and set(names) < set(by_name)
+    boxes = sum(len(by_name[name].boxes) for name in names)
+    wanted = {"labels": 0.34, "share": 1 / 3, "draw": 1, "label_images": 2, "label_boxes": boxes}
+    assert all(wanted.items() <= record.extra.items() for record in records)
+    path = few / "labels.txt"
+    again_listed = run(weights, listed, f"engine={engine}", head, f"labels={path}")
+    assert values(again_listed) == values(records)
+    assert (listed / "labels.txt").read_text() == path.read_text()
+    losses = (few / "metrics.jsonl").read_text().splitlines()[-1]
+    run(weights, tmp_path / "all", f"engine={engine}", head)
+    every = (tmp_path / "all" / "metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(losses)["loss"] != json.loads(every)["loss"]
+    assert not (tmp_path / "all" / "labels.txt").exists()
+    monkeypatch.setattr(detect, "instantiate", lambda node: data[1])
+    kept = again(tmp_path / "again", few)
+    assert all(wanted.items() <= record.extra.items() for record in kept)
+    with pytest.raises(ConfigError, match=r"another configuration \(draw\)"):
+        run(weights, few, f"engine={engine}", head, "labels=0.34", "draw=2", "resume=auto")
+
+
+def test_a_run_from_before_there_were_labels_goes_on(weights, data, tmp_path):
+    out = tmp_path / "old"
+    first = run(weights, out, "engine=torchvision", "resume=auto")
+    config = (out / "config.yaml").read_text().splitlines()
+    old = [line for line in config if not line.startswith(("labels:", "draw:"))]
+    assert len(old) == len(config) - 2
+    (out / "config.yaml").write_text("\n".join(old))
+    assert values(run(weights, out, "engine=torchvision", "resume=auto")) == values(first)
+    (out / "config.yaml").write_text("\n".join(old))
+    with pytest.raises(ConfigError, match=r"another configuration \(labels\)"):
+        run(weights, out, "engine=torchvision", "resume=auto", "labels=0.5")
 
 
 def again(out, detector, *overrides):
@@ -293,9 +337,9 @@ def test_engine_auto_says_what_it_takes_and_why(monkeypatch):
     ("override", "message"),
     [
         ("outputs=stuff", "outputs=stuff: choose boxes or masks or keypoints or semantic"),
-        ("norm=GN", "norm=GN: choose BN or FrozenBN"),
+        ("norm=GN", "norm=GN: choose BN or SyncBN or naiveSyncBN or FrozenBN"),
         ("freeze_at=5", "freeze_at=5: 0 to 4 with head=c4"),
-        ("head=dc5", "head=dc5: choose c4 or fpn"),
+        ("head=c5", "head=c5: choose c4 or dc5 or fpn"),
         ("iterations=0", "iterations=0"),
         ("lr=0", "lr=0"),
         ("warmup=3", "warmup=3 is not shorter than iterations=3"),
@@ -312,24 +356,117 @@ def test_wrong_values_are_one_line(weights, data, tmp_path, override, message):
         run(weights, tmp_path / "run", "engine=torchvision", override)
 
 
+@pytest.fixture
+def corners(tmp_path):
+    """A folder in COCO's layout, of shapes with their corners as keypoints."""
+    root = tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    for part, images, seed in (("train", 6, 0), ("val", 3, 1)):
+        folder = root / f"{part}2017"
+        content = coco_json(with_corners(shapes(folder, images=images, seed=seed)))
+        path = root / "annotations" / f"person_keypoints_{part}2017.json"
+        path.write_text(json.dumps(content))
+    return root
+
+
+def keypoints(weights, out, root, *overrides):
+    small = [line for line in SMALL if not line.startswith("task=")]
+    small += ["task=coco_keypoint_fpn_2x", "max_size=80", "fpn.first=2", "keypoint_width=8"]
+    small += ["precise_bn=0", f"detection.root={root}", f"weights={weights}", f"out={out}"]
+    detect.main(compose("detect", [*small, "decay_at=[0.5]", *overrides])[0])
+    return {record.metric: record for record in results.read(out / "results.jsonl")}
+
+
+def test_keypoints_are_learned_kept_and_measured_again(weights, corners, tmp_path):
+    first = keypoints(weights, tmp_path / "a", corners, "engine=torchvision")
+    assert set(first) >= BOXES | {"coco_AP", "keypoint_AP", "keypoint_AP50", "keypoint_AP75"}
+    record = first["keypoint_AP"]
+    assert record.task == "keypoints" and record.extra["form"] == "COCO keypoints"
+    assert record.extra["sigmas"] == ["not stated", *[0.05] * 4]
+    assert "sigmas" not in first["coco_AP"].extra
+    found = prediction.load(tmp_path / "a" / "predictions.json")
+    assert all(one.keypoints.shape[1:] == (4, 3) for one in found.values())
+    file = detector_file.read(tmp_path / "a")
+    assert file.keypoints["names"] == ["left_top", "right_top", "left_bottom", "right_bottom"]
+
+    again = [f"detector={tmp_path / 'a'}", "detection=coco_keypoints", f"detection.root={corners}"]
+    detect.main(compose("detect", [*again, f"out={tmp_path / 'b'}", "engine=torchvision"])[0])
+    second = {r.metric: r for r in results.read(tmp_path / "b" / "results.jsonl")}
+    assert second.keys() == first.keys()
+    assert all(second[name].value == first[name].value for name in first)
+
+
+@pytest.mark.detectron2
+def test_keypoints_by_detectron2_and_measured_by_torchvision(weights, corners, tmp_path):
+    first = keypoints(weights, tmp_path / "a", corners, "engine=detectron2")
+    config = (tmp_path / "a" / "detectron2.yaml").read_text()
+    assert "NUM_KEYPOINTS: 4" in config and "SMOOTH_L1_BETA: 0.5" in config
+    again = [f"detector={tmp_path / 'a'}", "detection=coco_keypoints", f"detection.root={corners}"]
+    for engine, out in (("torchvision", tmp_path / "b"), ("detectron2", tmp_path / "c")):
+        detect.main(compose("detect", [*again, f"out={out}", f"engine={engine}"])[0])
+        ours, theirs = (
+            prediction.load(out / "predictions.json"),
+            prediction.load(tmp_path / "a" / "predictions.json"),
+        )
+        for name, one in theirs.items():
+            torch.testing.assert_close(ours[name].scores, one.scores, rtol=0, atol=1e-4)
+            torch.testing.assert_close(ours[name].keypoints, one.keypoints, rtol=0, atol=1e-3)
+    assert first["keypoint_AP"].engine == "detectron2"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("detection.keypoint_flips=[[left_top,nose]]", "nose is no keypoint; choose from left_top"),
+        ("detection.keypoint_sigmas=[0.1]", "give 4 numbers above 0"),
+        ("box_beta=-1", "box_beta"),
+        ("keypoint_width=0", "keypoint_width"),
+        ("head=c4", "outputs=keypoints needs the pyramid"),
+    ],
+)
+def test_keypoint_settings_that_are_wrong_are_one_line(
+    weights, corners, tmp_path, override, message
+):
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        keypoints(weights, tmp_path / "run", corners, "engine=torchvision", override)
+
+
+def test_keypoint_data_that_are_wrong_are_one_line(weights, corners, tmp_path):
+    path = corners / "annotations" / "person_keypoints_train2017.json"
+    content = json.loads(path.read_text())
+    wrong = copy.deepcopy(content)
+    for category in wrong["categories"]:
+        category["keypoints"] = ["a", "b", "c", "d"]
+    path.write_text(json.dumps(wrong))
+    with pytest.raises(ConfigError, match=r"keypoint_flips=\[\[a,b\]\] .*or flip=false"):
+        keypoints(weights, tmp_path / "a", corners, "engine=torchvision")
+    with pytest.raises(UserError, match="do not have the same keypoints in the same order: a, b"):
+        keypoints(weights, tmp_path / "b", corners, "engine=torchvision", "flip=false")
+    for part in ("train", "val"):
+        own = corners / "annotations" / f"person_keypoints_{part}2017.json"
+        own.rename(own.with_name(f"instances_{part}2017.json"))
+    with pytest.raises(UserError, match="no object has a labelled keypoint"):
+        keypoints(weights, tmp_path / "c", corners, "engine=torchvision", "detection=coco")
+
+
 def test_what_no_engine_learns_is_refused_before_anything_runs(weights, tmp_path):
     for task in ("coco_semantic_fpn_1x",):
         out = tmp_path / task
-        with pytest.raises(ConfigError, match="no engine learns it yet; choose boxes or masks"):
+        with pytest.raises(ConfigError, match="no engine learns it yet; choose boxes or mask"):
             cfg, _ = compose("detect", [f"weights={weights}", f"out={out}", f"task={task}"])
             detect.main(cfg)
         assert not out.exists()
 
 
 def test_what_only_detectron2_knows_is_refused_or_left_out(weights, data, tmp_path):
-    lvis = recipe_of("lvis05_fpn_1x")
-    with pytest.raises(ConfigError, match="task=lvis05_fpn_1x has settings that only Detectron2"):
-        detect.refuse(lvis, "torchvision")
-    detect.refuse(lvis, "detectron2")
+    dilated = recipe_of("voc0712_dc5")
+    with pytest.raises(ConfigError, match="task=voc0712_dc5 has settings that only Detectron2"):
+        detect.refuse(dilated, "torchvision")
+    detect.refuse(dilated, "detectron2")
     assert run(weights, tmp_path / "b", "engine=torchvision", "detectron2=null")
-    dilated = [f"weights={weights}", f"out={tmp_path / 'c'}", "task=voc0712_dc5"]
-    with pytest.raises(ConfigError, match="MODEL.RESNETS.RES5_DILATION"):
-        detect.main(compose("detect", [*dilated, "engine=torchvision"])[0])
+    rare = [f"weights={weights}", f"out={tmp_path / 'c'}", "task=lvis05_fpn_1x", "detection=coco"]
+    with pytest.raises(ConfigError, match="DATALOADER.SAMPLER_TRAIN"):
+        detect.main(compose("detect", [*rare, "engine=torchvision"])[0])
     assert not (tmp_path / "c").exists()
 
 

@@ -10,13 +10,14 @@ import shutil
 import pytest
 import torch
 
+from tests.oracles.encoders import stir
 from tests.processes import run_on_two
 from tests.transfer.detection.shapes import shapes, small_recipe
 from visrep import dist, signals
 from visrep.d2.data import register
 from visrep.d2.loader import TrainingLoader
 from visrep.d2.pkl import detectron2_name
-from visrep.d2.settings import detection_settings, held_by_detectron2, norm_name
+from visrep.d2.settings import detection_settings, held_by_detectron2, norm_in_words, norm_name
 from visrep.d2.tasks import recipe_of
 from visrep.d2.weights import place
 from visrep.data.images import BrokenImages
@@ -24,7 +25,7 @@ from visrep.data.preprocess import Preprocess
 from visrep.engine import optim
 from visrep.engine.run import Run
 from visrep.engine.writers import Meter
-from visrep.errors import ConfigError, Diverged, UserError
+from visrep.errors import CheckFailed, ConfigError, Diverged, UserError
 from visrep.nn.resnet import ResNet
 from visrep.transfer.detection import engine_d2
 from visrep.weights import EncoderFile
@@ -104,9 +105,16 @@ def test_settings_follow_recipe_and_strides():
 
 def test_norms_are_shared_over_processes(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert norm_name(cpu) == norm_name(cuda) == "BN"
+    assert norm_name("BN", cpu) == norm_name("BN", cuda) == "BN"
+    assert norm_name("naiveSyncBN", cpu) == "naiveSyncBN"
+    assert norm_in_words("BN") == "BN, the statistics of one process"
     monkeypatch.setattr("visrep.dist.world_size", lambda: 2)
-    assert (norm_name(cpu), norm_name(cuda)) == ("naiveSyncBN", "SyncBN")
+    assert (norm_name("BN", cpu), norm_name("BN", cuda)) == ("naiveSyncBN", "SyncBN")
+    assert norm_name("FrozenBN", cuda) == "FrozenBN" and norm_name("SyncBN", cuda) == "SyncBN"
+    assert norm_name("naiveSyncBN", cuda) == "naiveSyncBN"
+    with pytest.raises(ConfigError, match="norm=SyncBN: torch has it on GPUs only"):
+        norm_name("SyncBN", cpu)
+    assert norm_in_words("naiveSyncBN") == "naiveSyncBN, the statistics of 2 processes"
 
 
 # Config, weights, data
@@ -182,6 +190,32 @@ def test_every_tensor_finds_its_place_and_features_agree(run, data, spec, head):
             assert torch.allclose(got, normed, atol=1e-5 * normed.abs().max())
 
 
+@needs
+def test_what_is_trained_is_looked_at_first(run, data, caplog):
+    caplog.set_level(logging.INFO)
+    train(run, data, iterations=1, warmup=0, decay_at=[])
+    assert "100 of 100 tensors set; features equal to 1e-05" in caplog.text
+    assert "linter: nothing fatal, warnings: " in caplog.text
+
+
+@needs
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.RESNETS.STRIDE_IN_1X1", True], r"res\d differs by 0\.\d"),
+        (["MODEL.PIXEL_STD", [1.0, 1.0, 1.0]], "its pixels are not those"),
+        (["SOLVER.STEPS", (3, 2)], "Detectron2's config, steps: SOLVER.STEPS is .3, 2."),
+    ],
+)
+def test_settings_that_spoil_the_encoder_end_the_run_before_its_first_step(
+    run, data, opts, message
+):
+    net = stir(encoder(depth=50, width=0.0625, stem="imagenet"))
+    with pytest.raises(CheckFailed, match=message):
+        train(run, data, net, opts=opts)
+    assert not (run.out / "snapshots").exists()
+
+
 OWN = {"depth": 50, "width": 0.0625, "stem": "imagenet"}  # Detectron2's own ResNet holds it
 
 
@@ -224,7 +258,8 @@ def test_rare_classes_are_drawn_more_often_where_the_task_says_so(run, data):
         cfg = engine_d2.configure(encoder(), PREPROCESS, data, recipe, run=run, workers=0)
         return TrainingLoader(cfg, seed=0, start=0, broken=BrokenImages(0, 1)).sampler
 
-    lvis = sampler(detectron2=recipe_of("lvis05_fpn_1x").detectron2)
+    assert recipe_of("lvis05_fpn_1x").repeat_threshold == 0.001
+    lvis = sampler(repeat_threshold=0.001)
     assert isinstance(lvis, RepeatFactorTrainingSampler)
     assert not isinstance(sampler(), RepeatFactorTrainingSampler)
 

@@ -1,9 +1,13 @@
 """The file of predictions: exact, and refused when it is none."""
 
+import dataclasses
+import json
+
 import pytest
 import torch
 
-from tests.transfer.detection.shapes import shapes
+from tests.transfer.detection.shapes import shapes, with_corners
+from visrep.data.detection import Keypoints
 from visrep.errors import UserError
 from visrep.transfer.detection import prediction
 from visrep.transfer.detection.masks import to_rle
@@ -30,6 +34,43 @@ def test_predictions_survive_the_file_exactly(tmp_path):
         assert torch.equal(found[name].scores, one.scores)
         assert torch.equal(found[name].labels, one.labels)
         assert found[name].masks == one.masks
+
+
+def test_keypoints_survive_the_file_in_the_order_of_their_objects(tmp_path):
+    data = with_corners(shapes(tmp_path / "images", images=2, seed=0))
+    written = {
+        "000": Prediction(
+            boxes=torch.rand(2, 4),
+            scores=torch.tensor([0.25, 0.75]),
+            labels=torch.tensor([0, 1]),
+            keypoints=torch.rand(2, 4, 3) * 40,
+        ),
+        "001": Prediction(
+            boxes=torch.zeros(0, 4),
+            scores=torch.zeros(0),
+            labels=torch.zeros(0, dtype=torch.int64),
+            keypoints=torch.zeros(0, 4, 3),
+        ),
+    }
+    prediction.save(tmp_path / "p.json", dataset=data, predictions=written)
+    found = prediction.load(tmp_path / "p.json")
+    assert torch.equal(found["000"].keypoints, written["000"].keypoints.flip(0))
+    assert found["001"].keypoints.shape == (0, 4, 3)
+    content = json.loads((tmp_path / "p.json").read_text())
+    assert Keypoints.from_dict(content["keypoints"]) == data.keypoints
+    truth = content["images"][0]["truth"]["keypoints"]
+    assert [tuple(row) for row in truth] == [box.keypoints for box in data.records[0].boxes]
+
+
+def test_the_truth_is_kept_with_its_flags(tmp_path):
+    data = shapes(tmp_path / "images", images=1, seed=1)
+    (box, *rest) = data.records[0].boxes
+    data.records[0].boxes = [dataclasses.replace(box, difficult=True, crowd=True), *rest]
+    none = Prediction(boxes=torch.empty(0, 4), scores=torch.empty(0), labels=torch.empty(0).long())
+    prediction.save(tmp_path / "p.json", dataset=data, predictions={"000": none})
+    truth = json.loads((tmp_path / "p.json").read_text())["images"][0]["truth"]
+    assert truth["boxes"][0] == list(box.xyxy) and truth["labels"][0] == box.category
+    assert truth["difficult"] == truth["crowd"] == [True] + [False] * len(rest)
 
 
 def test_detections_are_sorted_by_score(tmp_path):

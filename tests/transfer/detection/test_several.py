@@ -1,10 +1,12 @@
 """`seeds=`: each run as it would be alone, none twice, and what they are together."""
 
+# ruff: noqa: F401, F811
+
 import statistics
 
 import pytest
 
-from tests.transfer.detection.test_detect import data, run, values, weights  # noqa: F401
+from tests.transfer.detection.test_detect import data, run, values, weights
 from visrep import results, signals
 from visrep.config import compose
 from visrep.d2.tasks import recipe_of, usual_data
@@ -90,7 +92,7 @@ class _told:
         return None
 
 
-def test_the_report_does_not_count_the_mean_as_a_run(weights, data, tmp_path):  # noqa: F811
+def test_the_report_does_not_count_the_mean_as_a_run(weights, data, tmp_path):
     from visrep.tools.report.rows import rows
     from visrep.tools.report.runs import collect
 

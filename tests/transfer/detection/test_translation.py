@@ -16,9 +16,9 @@ from visrep.transfer.detection.detector_file import DetectorFile
 PREPROCESS = Preprocess(size=32, resize=None, mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3))
 
 
-def kept(encoder: ResNet, seed: int = 0, **settings) -> DetectorFile:
+def kept(encoder: ResNet, seed: int = 0, keypoints=None, **settings) -> DetectorFile:
     """A detector of torchvision's with weights and statistics that are all its own."""
-    recipe = small_recipe(score_threshold=0.0, outputs="masks", **settings)
+    recipe = small_recipe(**{"score_threshold": 0.0, "outputs": "masks", **settings})
     file = DetectorFile(
         engine="torchvision",
         recipe=detector_file.plain_recipe(recipe),
@@ -27,6 +27,7 @@ def kept(encoder: ResNet, seed: int = 0, **settings) -> DetectorFile:
         classes=["square", "disc"],
         encoder="0",
         init="random",
+        keypoints=dataclasses.asdict(keypoints) if keypoints else {},
         tensors={},
     )
     net = engine_tv.empty(file)
@@ -50,6 +51,8 @@ def run(tmp_path):
     [
         ({"head": "c4", "anchor_sizes": [1, 2]}, {"depth": 18, "width": 0.125, "stem": "small"}),
         ({"head": "fpn"}, {"depth": 18, "width": 0.125, "stem": "small"}),
+        ({"head": "dc5", "anchor_sizes": [1, 2]}, {"depth": 18, "width": 0.125, "stem": "small"}),
+        ({"head": "dc5", "anchor_sizes": [1, 2]}, {"depth": 50, "width": 0.125}),
         ({"head": "fpn", "norm": "FrozenBN"}, {"depth": 18, "width": 0.125, "stem": "small"}),
         ({"head": "c4", "extra_norm": False}, {"depth": 50, "width": 0.125, "stem": "imagenet"}),
         ({"head": "fpn", "fpn_first": 1, "fpn_norm": False}, {"depth": 50, "width": 0.125}),

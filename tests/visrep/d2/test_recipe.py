@@ -10,13 +10,9 @@ from visrep.d2.recipe import DetectionRecipe
 from visrep.errors import ConfigError
 from visrep.groups import choices
 
-# Detectron2 alone reads the data of these; any others of COCO's form can be given.
-WITHOUT_DATA = ("cityscapes_fpn", "lvis05_fpn_1x")
-
 
 def composed(task: str, *overrides: str):
-    data = ["detection=coco"] if task in WITHOUT_DATA else []
-    return compose("detect", ["weights=x", "out=y", f"task={task}", *data, *overrides])[0]
+    return compose("detect", ["weights=x", "out=y", f"task={task}", *overrides])[0]
 
 
 @pytest.mark.parametrize("task", choices("task"))
@@ -24,7 +20,7 @@ def test_the_recipe_of_a_task_is_the_one_that_detect_runs(task):
     cfg = composed(task)
     assert cfg.task == task
     assert DetectionRecipe.read(OmegaConf.to_container(cfg)) == tasks.recipe_of(task)
-    other = {"c4": "fpn", "fpn": "c4"}[cfg.head]
+    other = {"c4": "fpn", "dc5": "c4", "fpn": "dc5"}[cfg.head]
     if cfg.outputs in ("boxes", "masks"):
         recipe = DetectionRecipe.read(composed(task, f"head={other}"))
         assert recipe.head == other and recipe.box_pool == cfg[other].box_pool
@@ -35,8 +31,10 @@ def test_a_task_brings_its_data_and_others_can_be_given():
     assert composed("voc07_c4").detection.name == "voc07"
     assert composed("voc0712_dc5").detection.name == "voc0712"
     assert composed("voc0712_c4", "detection=scenes").detection.name == "scenes"
+    assert composed("lvis1_fpn_1x").detection.name == "lvis1"
+    assert composed("cityscapes_fpn").detection.name == "cityscapes"
     with pytest.raises(ConfigError, match="give a value: detection="):
-        compose("detect", ["weights=x", "out=y", "task=lvis05_fpn_1x"])
+        compose("detect", ["detector=x", "out=y"])
 
 
 def test_mocos_recipe():
@@ -69,6 +67,7 @@ def test_published_numbers_have_a_source(task):
     [
         ({"outputs": "keypoints", "head": "c4"}, "outputs=keypoints needs the pyramid"),
         ({"norm": "FrozenBN", "precise_bn": 2}, "no statistics to re-estimate: precise_bn=0"),
+        ({"repeat_threshold": 1.5}, "repeat_threshold=1.5: a share of the images"),
         ({"freeze_at": 6}, "freeze_at=6: 0 to 5 with head=fpn"),
     ],
 )
@@ -86,8 +85,7 @@ def test_a_task_that_leaves_out_what_has_no_default_is_told():
 
 def test_settings_that_only_detectron2_knows():
     assert tasks.recipe_of("voc0712_c4").beyond == tasks.recipe_of("scenes").beyond == []
-    sampler = ["DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD"]
-    assert tasks.recipe_of("lvis05_fpn_1x").beyond == sampler
+    assert "MODEL.RESNETS.RES5_DILATION" in tasks.recipe_of("voc0712_dc5").beyond
     assert tasks.recipe_of("voc0712_c4").unsaid == []
     assert len(tasks.recipe_of("scenes").unsaid) == 3
 

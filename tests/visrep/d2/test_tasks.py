@@ -60,6 +60,7 @@ PUBLISHED = {
     "coco_keypoint_fpn_2x": (16, 0.02, 180000, [120000, 160000], 1000),
     "coco_semantic_fpn_1x": (16, 0.02, 90000, [60000, 80000], 1000),
     "lvis05_fpn_1x": (16, 0.02, 90000, [60000, 80000], 1000),
+    "lvis1_fpn_1x": (16, 0.02, 180000, [120000, 160000], 1000),
     "cityscapes_fpn": (8, 0.01, 24000, [18000], 1000),
 }
 
@@ -99,8 +100,13 @@ def test_what_single_tasks_say():
     keypoints = settings("coco_keypoint_fpn_2x")["MODEL"]
     assert keypoints["KEYPOINT_ON"] and not keypoints["MASK_ON"]
     assert keypoints["RPN"]["POST_NMS_TOPK_TRAIN"] == 1500
+    assert "DATALOADER" not in settings("coco_fpn_1x")
+    assert settings("lvis1_fpn_1x")["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == 1203
     lvis = settings("lvis05_fpn_1x")
-    assert lvis["DATALOADER"]["SAMPLER_TRAIN"] == "RepeatFactorTrainingSampler"
+    assert lvis["DATALOADER"] == {
+        "SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
+        "REPEAT_THRESHOLD": 0.001,
+    }
     assert lvis["TEST"]["DETECTIONS_PER_IMAGE"] == 300
     assert lvis["MODEL"]["ROI_HEADS"]["SCORE_THRESH_TEST"] == 0.0001
     semantic = settings("coco_semantic_fpn_1x", depth=18, stem="small")["MODEL"]["SEM_SEG_HEAD"]
@@ -109,9 +115,17 @@ def test_what_single_tasks_say():
         "IN_FEATURES": ["p1", "p2", "p3", "p4"],
         "COMMON_STRIDE": 2,
     }
+    own = settings("voc0712_dc5")["MODEL"]
+    assert own["RESNETS"]["RES5_DILATION"] == 2 and "VISREP" not in own
+    assert own["RPN"]["IN_FEATURES"] == own["ROI_HEADS"]["IN_FEATURES"] == ["res5"]
+    assert own["RESNETS"]["OUT_FEATURES"] == ["res5"]
+    assert (own["ROI_HEADS"]["NAME"], own["ROI_BOX_HEAD"]["NUM_FC"]) == ("StandardROIHeads", 2)
+    assert own["ROI_BOX_HEAD"]["POOLER_RESOLUTION"] == 7
+    assert own["ANCHOR_GENERATOR"]["SIZES"] == [[32, 64, 128, 256, 512]]
+    assert own["RPN"]["PRE_NMS_TOPK_TRAIN"] == 12000
     for spec in ({"depth": 18}, {"stem": "d"}):
-        with pytest.raises(ConfigError, match="task=voc0712_dc5: only Detectron2's own ResNet"):
-            settings("voc0712_dc5", **spec)
+        model = settings("voc0712_dc5", **spec)["MODEL"]
+        assert model["VISREP"]["DILATED"] and "RES5_DILATION" not in model["RESNETS"]
 
 
 def test_a_task_on_other_data_than_detectron2s_has_no_config_of_its():
@@ -219,7 +233,7 @@ def test_detectron2_builds_every_task_with_all_weights_set(tmp_path, task):
 
 
 @pytest.mark.detectron2
-@pytest.mark.parametrize("task", [task for task in TASKS if "dc5" not in task])
+@pytest.mark.parametrize("task", TASKS)
 def test_detectron2_builds_every_task_on_our_backbone(tmp_path, task):
     file = converted(tmp_path, norm="BN", task=task, depth=18, width=0.0625, stem="small")
     report = verify(tmp_path / "x.pkl", file)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
@@ -229,3 +230,17 @@ def test_a_resumed_run_records_nothing_twice(tmp_path: Path) -> None:
     begin(tmp_path).record_all({"top1": 1.5, "top5": 3}, **about)
     found = [(r.metric, r.value) for r in results.read(tmp_path / "results.jsonl")]
     assert found == [("top1", 1.5), ("top5", 3.0)]
+
+
+def test_kernels_are_looked_for_where_all_inputs_have_one_size(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("visrep.engine.parallel.join", lambda _: torch.device("cuda"))
+    for name in ("benchmark", "allow_tf32"):  # what they were is put back
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+    before = torch.get_float32_matmul_precision()
+    try:
+        open_run(settings(tmp_path / "one"))
+        assert torch.backends.cudnn.benchmark
+        open_run(settings(tmp_path / "many"), fixed_shapes=False)
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -17,8 +17,9 @@ of an image count; one without a labelled keypoint is neither found nor missed.
 import contextlib
 import importlib.util
 import io
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from visrep.transfer.detection.evaluation.voc import check_ids
 from visrep.transfer.detection.prediction import Prediction
 
 _STATS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+_AT = {"AP50": 0, "AP75": 5}  # places among the overlaps 0.50, 0.55 ... 0.95
 _STATS_OF = {
     "bbox": _STATS,
     "segm": _STATS,
@@ -48,11 +50,17 @@ class CocoResult:
         kind: bbox, segm or keypoints.
         numbers: AP, AP50, AP75, AP_small, AP_medium, AP_large in percent. A size that no ground
             truth has is absent.
+        per_class: a row per class: class, objects (without crowds), AP, AP50, AP75 in percent, None
+            without ground truth.
+        curves: precision, 0 to 1, at recall 0, 0.01 ... 1: `mean`, over classes, for AP50 and
+            AP75; `classes`, of each by its name that has ground truth, at overlap 0.5.
         backend: faster-coco-eval or pycocotools, with its version.
     """
 
     kind: str
     numbers: dict[str, float]
+    per_class: list[dict[str, Any]] = field(repr=False)
+    curves: dict[str, dict[str, list[float]]] = field(repr=False)
     backend: str
 
 
@@ -113,7 +121,39 @@ def evaluate_coco(
     stats = [float(value) for value in evaluator.stats[: len(names)]]
     # -1 stands for "no ground truth of that size".
     numbers = {key: 100 * value for key, value in zip(names, stats, strict=True) if value >= 0}
-    return CocoResult(kind=kind, numbers=numbers, backend=name)
+    # Overlaps x recalls x classes, over all sizes and with the most detections.
+    precision = np.asarray(evaluator.eval["precision"])[:, :, :, 0, -1]
+    counted = (one for one in truth.dataset["annotations"] if not one["iscrowd"])
+    objects = Counter(one["category_id"] - 1 for one in counted)
+    return CocoResult(
+        kind=kind,
+        numbers=numbers,
+        per_class=_per_class(precision, dataset.classes, objects),
+        curves=_curves(precision, dataset.classes),
+        backend=name,
+    )
+
+
+def _per_class(
+    precision: np.ndarray, classes: list[str], objects: Mapping[int, int]
+) -> list[dict[str, Any]]:
+    rows = []
+    for number, name in enumerate(classes):
+        own = precision[:, :, number]
+        parts = {"AP": own, **{metric: own[at] for metric, at in _AT.items()}}
+        values = {
+            metric: None if own[0, 0] < 0 else 100 * float(part.mean())
+            for metric, part in parts.items()
+        }
+        rows.append({"class": name, "objects": objects.get(number, 0), **values})
+    return rows
+
+
+def _curves(precision: np.ndarray, classes: list[str]) -> dict[str, dict[str, list[float]]]:
+    known = np.flatnonzero(precision[0, 0] >= 0)
+    means = {name: precision[at][:, known].mean(axis=1).tolist() for name, at in _AT.items()}
+    own = {classes[number]: precision[0, :, number].tolist() for number in known}
+    return {"mean": means, "classes": own}
 
 
 def _backend(choice: str) -> tuple[type, type, str]:

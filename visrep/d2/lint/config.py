@@ -122,6 +122,18 @@ def read_config(path: str | Path, *, opts: Sequence[Any] = ()) -> Config:
     for key, value in zip(opts[::2], opts[1::2], strict=True):
         plain = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
         config.stated[str(key)] = _decoded(plain)
+    return _checked(config)
+
+
+def from_text(text: str) -> Config:
+    """A whole config that Detectron2 has written, with `cfg.dump()`."""
+    config = Config(Path("detectron2.yaml"))
+    config.stated = flat(yaml.safe_load(text))
+    return _checked(config)
+
+
+def _checked(config: Config) -> Config:
+    """`config`, in which the values of other types than Detectron2 takes are told apart."""
     for key, default in DEFAULTS.items():
         value = config.stated.get(key, default)
         fits = type(value) is type(default) or (type(default), type(value)) == (float, int)

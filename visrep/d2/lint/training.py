@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from visrep.d2.config_text import OURS
 from visrep.d2.lint.config import Config
 from visrep.d2.lint.finding import FATAL, NOTE, WARNING, Finding, lines
 from visrep.d2.lint.known import classes_of, family, lengths_on, tasks
@@ -40,7 +41,7 @@ def check_data(config: Config) -> Iterator[Finding]:
     trained = {part: name for name in train for part in PARTS.get(name, name).split()}
     for name in test:
         common = sorted(trained[p] for p in PARTS.get(name, name).split() if p in trained)
-        if common:
+        if common and not name.startswith(OURS):
             yield Finding(
                 FATAL,
                 "test-on-train",
@@ -103,7 +104,7 @@ def _check_classes(config: Config, names: list[Any]) -> Iterator[Finding]:
             lines({"MODEL.MASK_ON": False}),
         )
     keypoints = config["MODEL.KEYPOINT_ON"]
-    if keypoints and not all(name.startswith("keypoints_") for name in train):
+    if keypoints and not all(name.startswith(("keypoints_", OURS)) for name in train):
         yield Finding(
             FATAL,
             "keypoints",

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from visrep.d2.lint.finding import FATAL, Finding
-from visrep.d2.pkl import FORMAT, pixel_statistics, resnets
+from visrep.d2.pkl import FORMAT, detectron2_name, pixel_statistics, resnets
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.weights.architecture import infer
 from visrep.weights.containers.stored import Stored
 from visrep.weights.containers.weights_files import read_tree
-from visrep.weights.encoder_file import COUNTER
+from visrep.weights.encoder_file import COUNTER, build, shapes_of
 
 CONVERT = "visrep convert weights={} to=detectron2 out=x.pkl"
 _CAFFE2 = re.compile(r"(conv1|res\d_\d+_branch\d\w?|res_conv1_bn)_\w+")
@@ -150,6 +150,28 @@ def read_file(path: Path) -> Weights:
     return weights
 
 
+def of_encoder(backbone: dict[str, Any], preprocess: Preprocess, path: str) -> Weights:
+    """An encoder as the `.pkl` of it would be, under the name `path`."""
+    stem = backbone["stem"]
+    return Weights(
+        Path(path),
+        kind="the encoder",
+        tensors={detectron2_name(n, stem=stem): s for n, s in shapes_of(build(backbone)).items()},
+        heuristics=True,
+        convention=_wanted_by(backbone, preprocess),
+        backbone=backbone,
+    )
+
+
+def _wanted_by(backbone: Mapping[str, Any], preprocess: Preprocess) -> Convention:
+    """What an encoder of visrep's wants of its input."""
+    mean, std = pixel_statistics(preprocess)
+    stride = bool(backbone.get("stride_in_1x1"))
+    return Convention(
+        "the encoder's weights", preprocess.channel_order, mean, std, stride, sure=True
+    )
+
+
 def _read_pkl(weights: Weights, content: dict[Any, Any]) -> None:
     ours = content.get("visrep")
     if isinstance(ours, dict) and ours.get("format") == FORMAT:
@@ -157,12 +179,9 @@ def _read_pkl(weights: Weights, content: dict[Any, Any]) -> None:
         try:
             weights.backbone = dict(ours["backbone"])
             preprocess = Preprocess.from_dict(ours["preprocess"])
-            mean, std = pixel_statistics(preprocess)
-            stride = bool(weights.backbone.get("stride_in_1x1"))
-            order = preprocess.channel_order
+            weights.convention = _wanted_by(weights.backbone, preprocess)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{weights.path} is inconsistent: {error}") from error
-        weights.convention = Convention("the encoder", order, mean, std, stride, sure=True)
     if "model" in content and "__author__" in content:
         author = str(content["__author__"])[:40]
         weights.kind = weights.kind or f"a Detectron2 .pkl by {author}"

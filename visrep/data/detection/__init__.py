@@ -1,4 +1,4 @@
-"""Detection data: PASCAL VOC with any classes, and COCO."""
+"""Detection data: PASCAL VOC with any classes, COCO, LVIS and Cityscapes."""
 
 from visrep.data.detection.boxes import (
     Box,
@@ -7,7 +7,9 @@ from visrep.data.detection.boxes import (
     Keypoints,
     trainable,
 )
+from visrep.data.detection.cityscapes import read_cityscapes
 from visrep.data.detection.coco import read_coco
+from visrep.data.detection.lvis import read_lvis
 from visrep.data.detection.voc import VOC_CLASSES, read_voc, read_voc_sets
 
 __all__ = [
@@ -16,7 +18,9 @@ __all__ = [
     "DetectionDataset",
     "ImageRecord",
     "Keypoints",
+    "read_cityscapes",
     "read_coco",
+    "read_lvis",
     "read_voc",
     "read_voc_sets",
     "trainable",

@@ -141,6 +141,21 @@ class Keypoints:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Federated:
+    """What LVIS says of its labels, which are not complete; by the names of classes.
+
+    Attributes:
+        frequency: of each class, r, c or f: in few, some or many training images.
+        absent: of each image by its id, classes that were looked for and are not there.
+        incomplete: of each image by its id, classes of which some objects are not labelled.
+    """
+
+    frequency: dict[str, str]
+    absent: dict[str, frozenset[str]]
+    incomplete: dict[str, frozenset[str]]
+
+
 @dataclass
 class DetectionDataset:
     """Images with boxes of `classes`.
@@ -150,6 +165,9 @@ class DetectionDataset:
         ignored: boxes of each class that was not chosen.
         keypoints: of its objects; None without any.
         broken: counts files that cannot be read; without another, none is tolerated.
+        federated: of LVIS, by whose rules such data are measured; else None.
+        void: of Cityscapes, by whose rules such masks are measured: of each image by its id, the
+            run-length code of the pixels that count for nothing; else None.
     """
 
     name: str
@@ -159,14 +177,16 @@ class DetectionDataset:
     ignored: dict[str, int] = field(default_factory=dict)
     broken: BrokenImages = field(default_factory=lambda: BrokenImages(0.0, 0), compare=False)
     keypoints: Keypoints | None = None
+    federated: Federated | None = None
+    void: dict[str, dict[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        self.broken.total = self.broken.total or len(self.records)
 
     @property
     def keypoint_count(self) -> int:
         """K, the number of keypoints of an object; 0 without any."""
         return 0 if self.keypoints is None else len(self.keypoints.names)
-
-    def __post_init__(self) -> None:
-        self.broken.total = self.broken.total or len(self.records)
 
 
 def with_depth(dataset: DetectionDataset, depth: Any) -> DetectionDataset:

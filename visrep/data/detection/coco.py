@@ -20,6 +20,7 @@ from visrep.data.detection.boxes import (
 from visrep.data.detection.classes import choose, say_ignored
 from visrep.data.detection.fields import field, flag, identity, number, side
 from visrep.data.detection.keypoints import reader as keypoint_reader
+from visrep.data.detection.places import located, present
 from visrep.data.detection.segmentation import read_mask
 from visrep.data.images import BrokenImage, image_size
 from visrep.errors import ConfigError, UserError
@@ -38,6 +39,7 @@ def read_coco(
     keypoint_sigmas: Any = None,
     on_bad: str = "report",
     depth: Any = "auto",
+    root: str | Path | None = None,
 ) -> DetectionDataset:
     """Read a json of COCO's form, whose file names are relative to `image_root`.
 
@@ -53,17 +55,51 @@ def read_coco(
             is left out, and reported.
         keypoint_flips, keypoint_sigmas: see `visrep.data.detection.keypoints.reader`.
         on_bad, depth: as for `visrep.data.detection.voc.read_voc`.
+        root: the folder of the data, which both paths may begin with (`places.located`).
 
     Raises:
-        UserError: the file is no json of this form, names an image that is not there, has an id of
-            an image or a name or id of a category twice, or an annotation refers to an image or
-            category that the file has not, or has a value that says nothing.
+        UserError: the file is not there, is no json of this form, names an image that is not there,
+            has an id of an image or a name or id of a category twice, or an annotation refers to an
+            image or category that the file has not, or has a value that says nothing.
     """
     if annotations is None or image_root is None:
         raise ConfigError("this data needs a folder: add detection.root=PATH")
-    path = Path(annotations).expanduser()
-    content = _load(path)
-    folder = existing_folder(image_root, "detection.root (or image_root of the part)")
+    path = present(located(annotations, root), root)
+    content = load(path)
+    folder = existing_folder(
+        located(image_root, root), "detection.root (or image_root of the part)"
+    )
+    return from_content(
+        path,
+        content,
+        folder,
+        classes=classes,
+        masks=masks,
+        keypoints=keypoints,
+        keypoint_flips=keypoint_flips,
+        keypoint_sigmas=keypoint_sigmas,
+        on_bad=on_bad,
+        depth=depth,
+    )
+
+
+def from_content(
+    path: Path,
+    content: dict[str, Any],
+    folder: Path,
+    *,
+    classes: Sequence[str] | None,
+    masks: bool,
+    keypoints: bool = False,
+    keypoint_flips: Any = None,
+    keypoint_sigmas: Any = None,
+    on_bad: str,
+    depth: Any,
+) -> DetectionDataset:
+    """The data set of what `load` read of the file `path`, whose images are in `folder`.
+
+    Arguments and errors are those of `read_coco`.
+    """
     names = _categories(path, content["categories"])
     known = choose(list(names.values()), classes, str(path))
     index = {name: i for i, name in enumerate(known)}
@@ -112,9 +148,8 @@ def read_coco(
     return with_depth(dataset, depth)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    if not path.parent.is_dir():
-        raise UserError(f"cannot read {path}: there is no folder {path.parent}; correct the path")
+def load(path: Path) -> dict[str, Any]:
+    """The lists of a file of COCO's form. Raises UserError where it is none."""
     try:
         content = json.loads(path.read_bytes())  # with or without a byte order mark
     except OSError as error:

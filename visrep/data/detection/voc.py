@@ -26,6 +26,7 @@ from visrep.data.detection.boxes import (
 )
 from visrep.data.detection.classes import choose, nearest, say_ignored
 from visrep.data.detection.fields import flag
+from visrep.data.detection.places import located, present
 from visrep.data.detection.voc_files import (
     Images,
     Layout,
@@ -87,6 +88,7 @@ def read_voc_sets(
     """Several VOC sets as one: `sets` are YEAR/SPLIT under `root`, such as "VOC2007/trainval".
 
     Args:
+        root: the folder that holds VOC2007 and VOC2012; the one folder where only one is named.
         classes: some of VOC's twenty in order, or others; objects of the rest are ignored. None =
             the twenty, and an object of another class is an error.
 
@@ -96,9 +98,16 @@ def read_voc_sets(
         raise ConfigError("this data needs a folder: add detection.root=PATH")
     only = VOC_CLASSES if classes is None else None
     parts = []
+    alone = len({entry.rpartition("/")[0] for entry in sets}) == 1
     for entry in sets:
         year, _, split = entry.rpartition("/")
-        parts.append(_read_set(Path(root) / year, split, classes, on_bad, only=only))
+        place = Path(root).expanduser() / year
+        if not place.is_dir():
+            annotations = place / "Annotations"
+            place = present(
+                located(annotations, root) if alone else annotations, root, kind="folder"
+            ).parent
+        parts.append(_read_set(place, split, classes, on_bad, only=only))
     together = DetectionDataset(
         name="+".join(part.name for part in parts),
         classes=parts[0].classes,

@@ -1,6 +1,7 @@
 """COCO AP: by hand, and the same from both libraries."""
 
 import contextlib
+import copy
 import importlib.util
 import io
 import json
@@ -10,6 +11,7 @@ import pytest
 import torch
 from pycocotools import mask as rle
 
+from tests.transfer.detection.shapes import CORNERS
 from visrep.data.detection import Box, DetectionDataset, ImageRecord, read_coco
 from visrep.data.detection.segmentation import box_mask
 from visrep.errors import UserError
@@ -92,7 +94,13 @@ def test_a_false_alarm_first(backend):
 def test_crowds_and_absent_classes_are_left_out(backend):
     data = dataset([[(A, 0), (B, 0, "crowd")], []], classes=["cat", "ghost"])
     found = {"image0": prediction((B, 0.95, 0), (A, 0.9, 0)), "image1": prediction()}
-    assert evaluate_coco(data, found, backend=backend).numbers["AP"] == pytest.approx(100.0)
+    result = evaluate_coco(data, found, backend=backend)
+    assert result.numbers["AP"] == pytest.approx(100.0)
+    assert result.per_class[1] == dict.fromkeys(("AP", "AP50", "AP75")) | {
+        "class": "ghost",
+        "objects": 0,
+    }
+    assert list(result.curves["classes"]) == ["cat"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -130,6 +138,18 @@ def test_both_libraries_give_the_same_numbers(kind):
     assert slow.numbers.keys() == fast.numbers.keys()
     assert slow.numbers == pytest.approx(fast.numbers, abs=1e-9)
     assert 0 < slow.numbers["AP"] < 100
+    for of in ("mean", "classes"):
+        for name, curve in slow.curves[of].items():
+            assert curve == pytest.approx(fast.curves[of][name], abs=1e-9)
+    for mine, other in zip(slow.per_class, fast.per_class, strict=True):
+        assert mine == pytest.approx(other, abs=1e-9)
+    for metric in ("AP", "AP50", "AP75"):
+        mean = np.mean([row[metric] for row in slow.per_class])
+        assert mean == pytest.approx(slow.numbers[metric], abs=1e-9)
+    for row in slow.per_class:
+        assert 100 * np.mean(slow.curves["classes"][row["class"]]) == pytest.approx(row["AP50"])
+        wanted = [box for image in truths for box in image if len(box) == 2]
+        assert row["objects"] == sum("abc"[box[1]] == row["class"] for box in wanted)
     assert evaluate_coco(data, predictions, kind=kind).backend == fast.backend
 
 
@@ -231,6 +251,87 @@ def test_an_object_without_a_mask_is_no_miss_where_masks_are_measured():
         assert numbers["AP"] == pytest.approx(100.0)
     boxes = evaluate_coco(data, {"image0": prediction((A, 0.9, 0))}).numbers
     assert boxes["AP"] == pytest.approx(100 * 51 / 101), "a box like any other"
+
+
+def random_keypoints(rng, count):
+    """As `random_json`, with keypoints: some hidden, some not labelled, some objects without."""
+    content, _ = random_json(rng)
+    for category in content["categories"]:
+        category["keypoints"] = [f"p{number}" for number in range(count)]
+    for entry in content["annotations"]:
+        x, y, w, h = entry["bbox"]
+        flags = rng.integers(0, 3, count) * int(rng.random() < 0.8)
+        rows = [
+            [round(float(x + w * u), 2), round(float(y + h * v), 2), int(flag)] if flag else [0] * 3
+            for (u, v), flag in zip(rng.random((count, 2)), flags, strict=True)
+        ]
+        entry["keypoints"] = [value for row in rows for value in row]
+        entry["num_keypoints"] = int((flags > 0).sum())
+        del entry["segmentation"], entry["ignore"]
+    results = []
+    for entry in content["annotations"]:
+        for _ in range(rng.integers(0, 4)):
+            rows = np.array(entry["keypoints"], dtype=float).reshape(-1, 3)
+            spread = 0.12 * min(entry["bbox"][2:])
+            rows[:, :2] = (rows[:, :2] + rng.normal(0, spread, (count, 2))).astype(np.float32)
+            rows[:, 2] = 1
+            results.append(
+                {
+                    "image_id": entry["image_id"],
+                    "category_id": int(rng.choice([entry["category_id"]] * 2 + [3])),
+                    "score": int(rng.integers(1, 9)) / 8,
+                    "keypoints": rows.reshape(-1).tolist(),
+                }
+            )
+    return content, results
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("count", [17, 5])
+def test_the_numbers_of_keypoints_are_pycocotools_own(tmp_path, count, backend):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    content, results = random_keypoints(np.random.default_rng(count), count)
+    for image in content["images"]:
+        (tmp_path / image["file_name"]).touch()
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(content))
+    sigmas = np.linspace(0.3, 1.1, count) / 3
+    data = read_coco(path, tmp_path, keypoints=True, keypoint_sigmas=sigmas.tolist())
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(path))
+        wanted = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), "keypoints")
+        wanted.params.kpt_oks_sigmas = sigmas
+        wanted.evaluate(), wanted.accumulate(), wanted.summarize()
+    found = {}
+    for record in data.records:
+        rows = [row for row in results if str(row["image_id"]) == record.id]
+        points = np.array([row["keypoints"] for row in rows]).reshape(-1, count, 3)
+        points[..., :2] += 0.5
+        found[record.id] = Prediction(
+            boxes=torch.zeros(len(rows), 4),
+            scores=torch.tensor([row["score"] for row in rows]),
+            labels=torch.tensor([[3, 8, 11].index(row["category_id"]) for row in rows]).long(),
+            keypoints=torch.from_numpy(points),
+        )
+    got = evaluate_coco(data, found, kind="keypoints", backend=backend).numbers
+    names = ("AP", "AP50", "AP75", "AP_medium", "AP_large")
+    assert got == pytest.approx(
+        {name: 100 * value for name, value in zip(names, wanted.stats, strict=False)}, abs=1e-9
+    )
+    assert 5 < got["AP"] < 95 and got["AP_large"] >= 0
+
+
+def test_keypoints_that_are_not_there_are_refused():
+    data = dataset([[(A, 0)]])
+    with pytest.raises(UserError, match="no object has a labelled keypoint, so there is no keyp"):
+        evaluate_coco(data, {}, kind="keypoints")
+    data.keypoints = CORNERS
+    data.records[0].boxes[0].keypoints = (1.5, 1.5, 2, *[0.0] * 9)
+    assert evaluate_coco(data, {}, kind="keypoints").numbers == {"AP": 0, "AP50": 0, "AP75": 0}
+    with pytest.raises(UserError, match="predictions without keypoints; train with outputs=keyp"):
+        evaluate_coco(data, {"image0": prediction((A, 0.9, 0))}, kind="keypoints")
 
 
 def test_what_cannot_be_measured_is_refused(capsys):

@@ -91,8 +91,6 @@ def test_a_good_config_has_nothing_but_a_note_on_the_weights(tmp_path, text):
 @pytest.mark.parametrize("task", [task for task in groups.choices("task") if task != "scenes"])
 @pytest.mark.parametrize("spec", [R50, {}], ids=["r50", "r18 small"])
 def test_what_convert_writes_is_good(tmp_path, task, spec):
-    if task == "voc0712_dc5" and not spec:
-        pytest.skip("no dilated res5")
     converted(tmp_path, task=task, **spec)
     found = findings(tmp_path, (tmp_path / "x.yaml").read_text(), tmp_path / "x.pkl")
     assert found.pop("loaded").consequence.startswith(f"all {265 if spec else 100} tensors")

@@ -1,0 +1,53 @@
+"""Detection from few labels: AP over the share of labelled images, pretrained against random."""
+
+from markupsafe import Markup
+
+from visrep.tools.report import charts
+from visrep.tools.report.rows import Row
+from visrep.tools.report.section import Context
+from visrep.tools.report.words import INITS, joined, metric, task
+
+TITLE = "Few labels: detection"
+ORDER = 16
+METRICS = ("AP", "coco_AP", "mask_AP")
+
+
+def render(context: Context) -> Markup | None:
+    """A chart of each metric, net and engine; None where all was trained on one share."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in context.rows:
+        if row.task in ("detection", "instance") and row.metric in METRICS:
+            which = row.task, row.metric, row.dataset, row.engine, row.chain, row.setting
+            found.setdefault(which, []).append(row)
+    drawn = [
+        charts.chart(
+            series,
+            title=joined(task(which[0]), metric(which[1]), *which[2:]),
+            y_label=f"{metric(which[1])}, %",
+            x_label="labelled images, %",
+            levels={},
+            logarithmic=True,
+        )
+        for which, rows in found.items()
+        if len({_share(row) for row in rows}) > 1 and (series := _series(rows))
+    ]
+    return context.fill("few_boxes.html", charts=drawn, frame=charts) if drawn else None
+
+
+def _series(rows: list[Row]) -> list[charts.Series]:
+    """A curve of each initialisation that was measured at two shares or more."""
+    series = []
+    for kind in ("random", "pretrained"):
+        spreads = {_share(row): spread for row in rows if (spread := row.spread(kind))}
+        if len(spreads) > 1:
+            shares = sorted(spreads)
+            points = [(share, spreads[share].mean) for share in shares]
+            off = [spreads[share].deviation for share in shares]
+            series.append(charts.Series(name=INITS[kind], points=points, kind=kind, deviations=off))
+    return series
+
+
+def _share(row: Row) -> float:
+    """Labelled images in percent of those that there are."""
+    first = next(iter(row.sides.values()))[0]
+    return 100 * float(first.extra.get("share", 1.0))
