@@ -97,7 +97,7 @@ def configure(
     cfg = get_cfg()
     add_visrep_config(cfg)
     extend(cfg)
-    nested = detection_settings(file, recipe, norm=norm_name(run.device))
+    nested = detection_settings(file, recipe, norm=norm_name(recipe.norm, run.device))
     own = {
         "MODEL": {
             "DEVICE": str(run.device),
