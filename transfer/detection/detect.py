@@ -1,5 +1,6 @@
 """`visrep detect weights=encoder.safetensors task=scenes out=DIR`: finetune, keep, measure.
 `visrep detect detector=DIR detection=scenes out=DIR2`: measure a detector that was kept.
+`visrep detect detector=DIR images=FOLDER out=DIR2`: see what it finds in pictures without labels.
 
 The encoder is trained with a Faster R-CNN (outputs=masks: Mask R-CNN) as the task says, on
 detection.train, by Detectron2 or by torchvision, and the result is measured on detection.test: VOC
@@ -26,6 +27,7 @@ from visrep.data.detection import DetectionDataset, readiness
 from visrep.data.detection import labels as labelling
 from visrep.data.detection.keypoints import check_mirror, check_same
 from visrep.data.preprocess import Preprocess
+from visrep.data.semantic import readiness as semantic
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
@@ -35,6 +37,7 @@ from visrep.transfer.detection import (
     engine_d2,
     engine_tv,
     measuring,
+    pictures,
     surfaces,
     translation,
     whole_config,
@@ -47,8 +50,9 @@ from visrep.weights.reading import read_weights
 
 # What can be said of a measurement; all else is the detector's own.
 OF_MEASURING = (
-    *("detection", "detector", "out", "engine", "workers", "log_every", "snapshot_every"),
-    *("resume", "seed", "device", "threads", "overwrite", "max_broken", "eval_every"),
+    *("detection", "images", "score", "detector", "out", "engine", "workers", "log_every"),
+    *("snapshot_every", "resume", "seed", "device", "threads", "overwrite", "max_broken"),
+    "eval_every",
 )
 INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 
@@ -56,7 +60,9 @@ INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 def main(cfg: DictConfig) -> None:
     """Train and keep a detector, or take one that was kept; predict, measure, record."""
     resolve(cfg)
-    if cfg.detector is not None:
+    if cfg.images is not None:
+        _predict_pictures(cfg)
+    elif cfg.detector is not None:
         _measure_kept(cfg)
     else:
         _train_and_measure(cfg)
@@ -67,15 +73,24 @@ def resolve(cfg: DictConfig) -> DictConfig:
 
     Raises:
         ConfigError: neither weights= nor detector=, or both; weights= without a task; detector=
-            with one, or with a setting of one; eval_every= without detection.val, or that alone.
+            with one, or with a setting of one; no data, or images= beside data or weights=;
+            eval_every= without detection.val, or that alone.
     """
+    if cfg.images is not None and (cfg.weights is not None or cfg.get("detection") is not None):
+        other = "weights" if cfg.weights is not None else "detection"
+        raise ConfigError(
+            f"images= shows what a kept detector finds in pictures: give detector=, not {other}="
+        )
     if (cfg.weights is None) == (cfg.detector is None):
         raise ConfigError(
             "give weights=, an encoder to train a detector from, or detector=, one that was kept"
         )
     if cfg.detector is None and cfg.get("task") is None:
         raise ConfigError(f"give a value: task=..., one of {', '.join(groups.choices('task'))}")
-    every, val = cfg.get("eval_every", 0), cfg.detection.get("val")
+    usual: Any = OmegaConf.load(config_dir() / "detect.yaml")
+    if cfg.images is None and cfg.score != usual.score:
+        raise ConfigError("score= is what is drawn of images=: leave it out")
+    every, val = cfg.get("eval_every", 0), (cfg.get("detection") or {}).get("val")
     if not isinstance(every, int) or isinstance(every, bool) or every < 0:
         raise ConfigError(f"eval_every={every}: a number of iterations, 0 for none")
     if every and val is None:
@@ -86,11 +101,13 @@ def resolve(cfg: DictConfig) -> DictConfig:
     if val is not None and not every and cfg.detector is None:
         raise ConfigError("detection.val is measured on every eval_every= iterations: give these")
     if cfg.detector is not None:
-        usual: Any = OmegaConf.load(config_dir() / "detect.yaml")
         own = [key for key in cfg if key not in OF_MEASURING and cfg[key] != usual.get(key)]
         own = ["task"] if "task" in own else own
         if own:
             raise ConfigError(f"detector= brings its own {', '.join(map(str, own))}: leave it out")
+    if cfg.images is None and cfg.get("detection") is None:
+        names = ", ".join(groups.choices("detection"))
+        raise ConfigError(f"give a value: detection=..., one of {names}")
     return cfg
 
 
@@ -100,7 +117,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
     recipe = DetectionRecipe.read({str(key): value for key, value in config.items()})
     engine, reason = choose_engine(cfg.engine)
     if recipe.outputs == "densepose":
-        _refuse_surfaces(cfg, recipe, engine)
+        surfaces.refuse(recipe, engine, config)
     else:
         refuse(recipe, engine, opts=config["d2_opts"])
     run = open_run(cfg, fixed_shapes=False)
@@ -199,11 +216,6 @@ def _train_and_measure(cfg: DictConfig) -> None:
     measuring.predict_and_measure(run, detector, test, file, engine=engine)
 
 
-def _refuse_surfaces(cfg: DictConfig, recipe: DetectionRecipe, engine: str) -> None:
-    opts = list(cfg.d2_opts)
-    surfaces.refuse(recipe, engine, precision=cfg.precision, labels=cfg.labels, opts=opts)
-
-
 def _encoder(cfg: DictConfig, run: Run) -> tuple[ResNet, Preprocess, str]:
     """What is trained from, how it expects its input, and its sha256."""
     named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
@@ -223,7 +235,7 @@ def also_shown(cfg: DictConfig) -> str:
     recipe = DetectionRecipe.read(config)
     engine, reason = choose_engine(cfg.engine)
     if recipe.outputs == "densepose":
-        _refuse_surfaces(cfg, recipe, engine)
+        surfaces.refuse(recipe, engine, config)
         return ""
     refuse(recipe, engine, opts=config["d2_opts"])
     if engine != "detectron2":
@@ -258,11 +270,29 @@ def also_shown(cfg: DictConfig) -> str:
     return f"---\n# Detectron2's config of this run, complete, on {device.type}\n#\n{whole}"
 
 
-def _measure_kept(cfg: DictConfig) -> None:
+def _predict_pictures(cfg: DictConfig) -> None:
+    file = _kept(cfg)
+    engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
+    pictures.check_out(Path(cfg.out), Path(cfg.images))
+    dataset = pictures.read_pictures(str(cfg.images), file=file, max_broken=float(cfg.max_broken))
+    run = open_run(cfg, fixed_shapes=False)
+    detector = loaded(file, engine, run)
+    run.log.info("%s: task %s, trained by %s", cfg.detector, file.recipe["task"], file.engine)
+    run.log.info("engine: %s (%s)", engine, reason)
+    pictures.predict_pictures(run, detector, dataset, score=float(cfg.score))
+
+
+def _kept(cfg: DictConfig) -> DetectorFile:
+    """The file of detector=, which must not lie where this run will write."""
     file = detector_file.read(cfg.detector)
     kept, out = Path(cfg.detector).resolve(), Path(cfg.out).resolve()
     if out in (kept, *kept.parents):
         raise ConfigError(f"the detector is in out={cfg.out}: choose another out= to measure into")
+    return file
+
+
+def _measure_kept(cfg: DictConfig) -> None:
+    file = _kept(cfg)
     engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
     run = open_run(cfg, fixed_shapes=False)
     outputs = str(file.recipe["outputs"])
@@ -271,14 +301,17 @@ def _measure_kept(cfg: DictConfig) -> None:
         raise ConfigError("a detector is measured on detection.test: choose data that have it")
     if outputs == "keypoints":
         check_same(test, file.keypoints["names"], "the detector")
-    test = readiness.measurable(
-        test,
-        masks=outputs == "masks",
-        max_broken=float(cfg.max_broken),
-        keypoints=outputs == "keypoints",
-    )
-    if set(test.classes) <= set(file.classes):
-        test = readiness.reindexed(test, file.classes)
+    if outputs == "semantic":
+        test = semantic.measurable(test, file.classes, max_broken=float(cfg.max_broken))
+    else:
+        test = readiness.measurable(
+            test,
+            masks=outputs == "masks",
+            max_broken=float(cfg.max_broken),
+            keypoints=outputs == "keypoints",
+        )
+        if set(test.classes) <= set(file.classes):
+            test = readiness.reindexed(test, file.classes)
     detector = loaded(file, engine, run)
     run.log.info("%s: task %s, trained by %s", cfg.detector, file.recipe["task"], file.engine)
     run.log.info("engine: %s (%s)", engine, reason)
@@ -303,6 +336,10 @@ def loaded(file: DetectorFile, engine: str, run: Run) -> Any:
 
 
 def _announce(run: Run, dataset: DetectionDataset) -> None:
+    if any(record.labels is not None for record in dataset.records):
+        classes = len(dataset.classes)
+        run.log.info("%s: %d images, %d classes", dataset.name, len(dataset.records), classes)
+        return
     run.log.info(
         "%s: %d images, %d boxes, %d problems reported",
         dataset.name,
@@ -334,12 +371,6 @@ def choose_engine(asked: str) -> tuple[str, str]:
 
 def refuse(recipe: DetectionRecipe, engine: str, *, opts: Any = ()) -> None:
     """Raise ConfigError where `engine` cannot do what the recipe, or `opts`, asks for."""
-    if recipe.outputs not in measuring.OUTPUTS:
-        raise ConfigError(
-            f"outputs={recipe.outputs}: no engine learns it yet; choose "
-            f"{' or '.join(measuring.OUTPUTS)}, or write "
-            "Detectron2's config of the task: visrep convert to=detectron2"
-        )
     if engine == "torchvision" and recipe.beyond:
         raise ConfigError(
             f"task={recipe.task} has settings that only Detectron2 knows "
@@ -376,6 +407,8 @@ def read_data(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
     train, test = (_part(cfg, name, outputs=outputs) for name in ("train", "test"))
     if train is None or test is None:
         raise ConfigError("detection needs data to train and to test on: choose both")
+    if cfg.outputs == "semantic":
+        return semantic.ready(train, test, max_broken=float(cfg.max_broken))
     if outputs == "keypoints" and cfg.flip:
         check_mirror(train)
     return readiness.ready(
@@ -393,6 +426,8 @@ def _classes_of_both(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDatase
     train, test = (_part(cfg, name, outputs=str(cfg.outputs)) for name in ("train", "test"))
     if train is None or test is None:
         raise ConfigError("detection needs data to train and to test on: choose both")
+    if cfg.outputs == "semantic":
+        return train, test
     chosen = cfg.detection.get("classes") is not None
     return train, readiness.matched(train, test, chosen=chosen)
 
@@ -405,6 +440,11 @@ def read_val(
     val = _part(cfg, "val", outputs=outputs)
     if val is None:
         return None
+    if outputs == "semantic":
+        val = semantic.measurable(val, train.classes, max_broken=float(cfg.max_broken))
+        readiness.warn_of_twins(train, val)
+        readiness.warn_of_twins(val, test)
+        return val
     val = readiness.matched(train, val, chosen=cfg.detection.get("classes") is not None)
     if outputs == "keypoints":
         check_same(train, val.keypoints.names if val.keypoints else (), val.name)
