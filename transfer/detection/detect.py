@@ -156,7 +156,7 @@ def planned(cfg: DictConfig) -> tuple[DetectionRecipe, str, str]:
     recipe = DetectionRecipe.read(config)
     engine, reason = choose_engine(cfg.engine)
     if recipe.outputs == "densepose":
-        _refuse_surfaces(cfg, recipe, engine)
+        surfaces.refuse(recipe, engine, config)
     else:
         refuse(recipe, engine, opts=config["d2_opts"])
     return recipe, engine, reason
@@ -265,11 +265,6 @@ def _train_and_measure(cfg: DictConfig) -> None:
     measuring.predict_and_measure(run, detector, test, file, engine=engine)
 
 
-def _refuse_surfaces(cfg: DictConfig, recipe: DetectionRecipe, engine: str) -> None:
-    opts = list(cfg.d2_opts)
-    surfaces.refuse(recipe, engine, precision=cfg.precision, labels=cfg.labels, opts=opts)
-
-
 def _encoder(cfg: DictConfig, run: Run) -> tuple[ResNet, Preprocess, str]:
     """What is trained from, how it expects its input, and its sha256."""
     named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
@@ -289,7 +284,7 @@ def also_shown(cfg: DictConfig) -> str:
     recipe = DetectionRecipe.read(config)
     engine, reason = choose_engine(cfg.engine)
     if recipe.outputs == "densepose":
-        _refuse_surfaces(cfg, recipe, engine)
+        surfaces.refuse(recipe, engine, config)
         return ""
     refuse(recipe, engine, opts=config["d2_opts"])
     if engine != "detectron2":
