@@ -64,7 +64,9 @@ def deployed(file: DetectorFile) -> DeployedDetector:
         )
     if file.engine == "detectron2":
         file = translation.to_torchvision(file)
-    return DeployedDetector(engine_tv.load(file, torch.device("cpu"))).eval()
+    net = engine_tv.load(file, torch.device("cpu"))
+    assert isinstance(net, Detector)  # which finds boxes, as its outputs say
+    return DeployedDetector(net).eval()
 
 
 def outputs_of(file: DetectorFile) -> list[str]:

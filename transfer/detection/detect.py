@@ -22,12 +22,15 @@ from visrep.d2 import installed
 from visrep.d2 import opts as d2_opts
 from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
+from visrep.d2.tasks import stated
 from visrep.data import identity
 from visrep.data.detection import DetectionDataset, readiness
 from visrep.data.detection import labels as labelling
 from visrep.data.detection.keypoints import check_mirror, check_same
 from visrep.data.preprocess import Preprocess
-from visrep.engine.run import Run, open_run
+from visrep.data.semantic import readiness as semantic
+from visrep.engine import logs, snapshot
+from visrep.engine.run import Run, open_run, plain_config
 from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
 from visrep.paths import config_dir
@@ -37,11 +40,13 @@ from visrep.transfer.detection import (
     engine_tv,
     measuring,
     pictures,
+    several,
     surfaces,
     translation,
     whole_config,
 )
 from visrep.transfer.detection.detector_file import DetectorFile
+from visrep.transfer.detection.scaling import scaled
 from visrep.transfer.detection.validation import Validation
 from visrep.transfer.frozen.features import frozen_encoder
 from visrep.weights.foreign import Choice
@@ -58,23 +63,26 @@ INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 
 def main(cfg: DictConfig) -> None:
     """Train and keep a detector, or take one that was kept; predict, measure, record."""
-    resolve(cfg)
+    cfg = resolve(cfg)
     if cfg.images is not None:
         _predict_pictures(cfg)
     elif cfg.detector is not None:
         _measure_kept(cfg)
+    elif cfg.seeds > 1:
+        _train_several(cfg)
     else:
         _train_and_measure(cfg)
 
 
 def resolve(cfg: DictConfig) -> DictConfig:
-    """`cfg`, which names what it must.
+    """`cfg`, which names what it must, with the numbers that `scale` makes for its batch size.
 
     Raises:
         ConfigError: neither weights= nor detector=, or both; weights= without a task; detector=
             with one, or with a setting of one; no data, or images= beside data or weights=;
-            eval_every= without detection.val, or that alone.
+            eval_every= without detection.val, or that alone; seeds= or scale= without sense.
     """
+    cfg = cfg.copy()
     if cfg.images is not None and (cfg.weights is not None or cfg.get("detection") is not None):
         other = "weights" if cfg.weights is not None else "detection"
         raise ConfigError(
@@ -107,21 +115,63 @@ def resolve(cfg: DictConfig) -> DictConfig:
     if cfg.images is None and cfg.get("detection") is None:
         names = ", ".join(groups.choices("detection"))
         raise ConfigError(f"give a value: detection=..., one of {names}")
+    if cfg.detector is not None:
+        return cfg
+    if not isinstance(cfg.seeds, int) or isinstance(cfg.seeds, bool) or cfg.seeds < 1:
+        raise ConfigError(f"seeds={cfg.seeds}: a number of runs, 1 or more")
+    numbers = {key: cfg[key] for key in ("lr", "iterations", "warmup", "batch_size")}
+    for key, value in scaled(cfg.scale, **numbers, of=int(stated(cfg.task).batch_size)).items():
+        cfg[key] = value
     return cfg
 
 
-def _train_and_measure(cfg: DictConfig) -> None:
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    recipe = DetectionRecipe.read({str(key): value for key, value in config.items()})
+def _train_several(cfg: DictConfig) -> None:
+    """A run for each seed, in a folder of its own, as it would be alone; then what they are."""
+    recipe, engine, _ = planned(cfg)
+    run = open_run(cfg, fixed_shapes=False)
+    seeds = range(run.seed, run.seed + cfg.seeds)
+    for seed in seeds:
+        out = several.folder(run.out, seed)
+        if several.done(run.out).get(str(seed)) == recipe.iterations:
+            run.log.info("seed %d is done: %s", seed, out)
+            continue
+        # What has no snapshot yet cannot be gone on with, though `must` wants that of the others.
+        begun = snapshot.newest(out / "snapshots") is not None
+        one = {
+            "out": str(out),
+            "seed": seed,
+            "seeds": 1,
+            "overwrite": False,
+            "resume": cfg.resume if begun or cfg.resume == "never" else "auto",
+        }
+        _train_and_measure(OmegaConf.merge(cfg, one))  # type: ignore[arg-type]
+        logs.start(run.out)
+        several.mark(run.out, seed, iterations=recipe.iterations)
+    several.summarise(run, seeds, recipe=recipe, engine=engine)
+
+
+def planned(cfg: DictConfig) -> tuple[DetectionRecipe, str, str]:
+    """The recipe, the engine and why it is that. Raises ConfigError as `refuse`."""
+    config = plain_config(cfg)
+    recipe = DetectionRecipe.read(config)
     engine, reason = choose_engine(cfg.engine)
     if recipe.outputs == "densepose":
         _refuse_surfaces(cfg, recipe, engine)
     else:
         refuse(recipe, engine, opts=config["d2_opts"])
+    return recipe, engine, reason
+
+
+def _train_and_measure(cfg: DictConfig) -> None:
+    recipe, engine, reason = planned(cfg)
     run = open_run(cfg, fixed_shapes=False)
     run.log.info("task %s: %s", recipe.task, recipe.about)
     run.log.info("engine: %s (%s)", engine, reason)
+    if cfg.scale != "none":
+        line = "scale=%s: batch_size %d with lr %.4g, %d iterations, %d of warm-up"
+        run.log.info(
+            line, cfg.scale, recipe.batch_size, recipe.lr, recipe.iterations, recipe.warmup
+        )
     if recipe.outputs == "densepose":
         encoder, preprocess, sha256 = _encoder(cfg, run)
         surfaces.train_and_measure(
@@ -160,7 +210,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
             return whole_config.text(
                 made.dump(),
                 out=run.out,
-                nodes=config["detection"],
+                nodes=run.config["detection"],
                 recipe=recipe,
                 backbone=encoder.spec,
                 train=train,
@@ -265,7 +315,7 @@ def also_shown(cfg: DictConfig) -> str:
     whole = whole_config.text(
         made.dump(),
         out=cfg.out,
-        nodes=config["detection"],
+        nodes=run.config["detection"],
         recipe=recipe,
         backbone=encoder.spec,
         train=train,
@@ -305,14 +355,17 @@ def _measure_kept(cfg: DictConfig) -> None:
         raise ConfigError("a detector is measured on detection.test: choose data that have it")
     if outputs == "keypoints":
         check_same(test, file.keypoints["names"], "the detector")
-    test = readiness.measurable(
-        test,
-        masks=outputs == "masks",
-        max_broken=float(cfg.max_broken),
-        keypoints=outputs == "keypoints",
-    )
-    if set(test.classes) <= set(file.classes):
-        test = readiness.reindexed(test, file.classes)
+    if outputs == "semantic":
+        test = semantic.measurable(test, file.classes, max_broken=float(cfg.max_broken))
+    else:
+        test = readiness.measurable(
+            test,
+            masks=outputs == "masks",
+            max_broken=float(cfg.max_broken),
+            keypoints=outputs == "keypoints",
+        )
+        if set(test.classes) <= set(file.classes):
+            test = readiness.reindexed(test, file.classes)
     detector = loaded(file, engine, run)
     run.log.info("%s: task %s, trained by %s", cfg.detector, file.recipe["task"], file.engine)
     run.log.info("engine: %s (%s)", engine, reason)
@@ -337,6 +390,10 @@ def loaded(file: DetectorFile, engine: str, run: Run) -> Any:
 
 
 def _announce(run: Run, dataset: DetectionDataset) -> None:
+    if any(record.labels is not None for record in dataset.records):
+        classes = len(dataset.classes)
+        run.log.info("%s: %d images, %d classes", dataset.name, len(dataset.records), classes)
+        return
     run.log.info(
         "%s: %d images, %d boxes, %d problems reported",
         dataset.name,
@@ -368,12 +425,6 @@ def choose_engine(asked: str) -> tuple[str, str]:
 
 def refuse(recipe: DetectionRecipe, engine: str, *, opts: Any = ()) -> None:
     """Raise ConfigError where `engine` cannot do what the recipe, or `opts`, asks for."""
-    if recipe.outputs not in measuring.OUTPUTS:
-        raise ConfigError(
-            f"outputs={recipe.outputs}: no engine learns it yet; choose "
-            f"{' or '.join(measuring.OUTPUTS)}, or write "
-            "Detectron2's config of the task: visrep convert to=detectron2"
-        )
     if engine == "torchvision" and recipe.beyond:
         raise ConfigError(
             f"task={recipe.task} has settings that only Detectron2 knows "
@@ -410,6 +461,8 @@ def read_data(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
     train, test = (_part(cfg, name, outputs=outputs) for name in ("train", "test"))
     if train is None or test is None:
         raise ConfigError("detection needs data to train and to test on: choose both")
+    if cfg.outputs == "semantic":
+        return semantic.ready(train, test, max_broken=float(cfg.max_broken))
     if outputs == "keypoints" and cfg.flip:
         check_mirror(train)
     return readiness.ready(
@@ -427,6 +480,8 @@ def _classes_of_both(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDatase
     train, test = (_part(cfg, name, outputs=str(cfg.outputs)) for name in ("train", "test"))
     if train is None or test is None:
         raise ConfigError("detection needs data to train and to test on: choose both")
+    if cfg.outputs == "semantic":
+        return train, test
     chosen = cfg.detection.get("classes") is not None
     return train, readiness.matched(train, test, chosen=chosen)
 
@@ -439,6 +494,11 @@ def read_val(
     val = _part(cfg, "val", outputs=outputs)
     if val is None:
         return None
+    if outputs == "semantic":
+        val = semantic.measurable(val, train.classes, max_broken=float(cfg.max_broken))
+        readiness.warn_of_twins(train, val)
+        readiness.warn_of_twins(val, test)
+        return val
     val = readiness.matched(train, val, chosen=cfg.detection.get("classes") is not None)
     if outputs == "keypoints":
         check_same(train, val.keypoints.names if val.keypoints else (), val.name)

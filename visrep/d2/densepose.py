@@ -99,7 +99,12 @@ def configure(
     extend(cfg)
     nested = detection_settings(file, recipe, norm=norm_name(recipe.norm, run.device))
     own = {
-        "MODEL": {"DEVICE": str(run.device), "WEIGHTS": ""},
+        "MODEL": {
+            "DEVICE": str(run.device),
+            "WEIGHTS": "",
+            # Its head reads what its decoder makes of the pyramid, and expects the pyramid's width.
+            "ROI_DENSEPOSE_HEAD": {"DECODER_NUM_CLASSES": recipe.fpn_channels},
+        },
         "DATALOADER": {"NUM_WORKERS": workers},
         "SOLVER": {"CHECKPOINT_PERIOD": snapshot_every or recipe.iterations},
         "OUTPUT_DIR": str(run.out),

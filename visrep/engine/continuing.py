@@ -17,6 +17,7 @@ VOLATILE = (
     *("out", "resume", "resume_data", "extend", "overwrite", "device", "threads"),
     *("log_every", "snapshot_every", "eval_every", "health", "knn"),
     "published",  # what a paper says is no setting
+    "seeds",  # more runs of the same settings
 )
 VOLATILE_ANYWHERE = ("workers", "max_broken")
 # Settings that came later, and what a run that does not name them did.

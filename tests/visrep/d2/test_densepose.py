@@ -157,9 +157,15 @@ def surfaces(root):
 @project
 @pytest.mark.detectron2
 def test_the_project_takes_the_config_and_trains(weights, tmp_path, monkeypatch):
-    """Without its evaluation, which fetches files of the body's model."""
+    """Without the files of the body's model, which it fetches for mirrors and its evaluation."""
+    from densepose.data import dataset_mapper
     from densepose.engine import Trainer
+    from densepose.structures import DensePoseTransformData
 
+    size = torch.zeros(24, 256, 256)
+    mirrors = DensePoseTransformData({"U_transforms": size, "V_transforms": size}, "cpu")
+    monkeypatch.setattr(dataset_mapper.PathManager, "get_local_path", lambda path: path)
+    monkeypatch.setattr(dataset_mapper.DensePoseTransformData, "load", lambda _path: mirrors)
     monkeypatch.setattr(
         Trainer, "test", lambda _cls, *_rest: {"densepose_gps": {"AP": 12.5}}, raising=True
     )
@@ -169,7 +175,7 @@ def test_the_project_takes_the_config_and_trains(weights, tmp_path, monkeypatch)
         json.loads(line) for line in (tmp_path / "run" / "metrics.json").read_text().splitlines()
     ]
     assert losses and all(
-        key in losses[-1] for key in ("loss_densepose_I", "loss_densepose_U", "loss_cls")
+        key in losses[0] for key in ("loss_densepose_I", "loss_densepose_U", "loss_cls")
     )
     (record,) = [
         json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()

@@ -21,7 +21,7 @@ def test_the_recipe_of_a_task_is_the_one_that_detect_runs(task):
     cfg = composed(task)
     assert cfg.task == task
     assert DetectionRecipe.read(OmegaConf.to_container(cfg)) == tasks.recipe_of(task)
-    other = {"c4": "fpn", "dc5": "c4", "fpn": "dc5"}[cfg.head]
+    other = {"c4": "fpn", "dc5": "c4", "fpn": "dc5", "fcn": "fpn"}[cfg.head]
     if cfg.outputs in ("boxes", "masks"):
         recipe = DetectionRecipe.read(composed(task, f"head={other}"))
         assert recipe.head == other and recipe.box_pool == cfg[other].box_pool
@@ -55,7 +55,7 @@ def test_mocos_recipe():
 
 @pytest.mark.parametrize("task", choices("task"))
 def test_published_numbers_have_a_source(task):
-    metrics = {"AP", "AP50", "AP75", "coco_AP", "mask_AP", "keypoint_AP", "densepose_AP"}
+    metrics = {"AP", "AP50", "AP75", "coco_AP", "mask_AP", "keypoint_AP", "densepose_AP", "mIoU"}
     for row in tasks.stated(task).published:
         assert set(row) == {"metric", "value", "weights", "source", "runs"}
         assert row.metric in metrics and 10 < row.value < 100
