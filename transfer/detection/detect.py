@@ -215,6 +215,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
                 backbone=encoder.spec,
                 train=train,
                 test=test,
+                labels=bool(labels),
             )
 
         def made(detector: Any) -> DetectorFile:
