@@ -22,6 +22,10 @@ AS_IT_IS: dict[str, Any] = {
     "accumulate": 1,
     "eval_every": 0,
     "repeat_threshold": 0.0,
+    "max_broken": 0.001,
+    "log_every": 20,
+    "resume_data": "same",
+    "extend": False,
     "d2_opts": [],
 }
 
