@@ -58,19 +58,23 @@ NUMBERS = {
     **dict.fromkeys(("max_size", "rpn_batch", "roi_batch", "mask_width"), COUNT),
     **dict.fromkeys(("detections_per_image", "stem_stride"), COUNT),
     **dict.fromkeys(("knn.times", "warmup", "freeze_at", "precise_bn", "test_size"), NATURAL),
+    **dict.fromkeys(("crop", "fcn.convs"), NATURAL),
+    **dict.fromkeys(("fcn.width", "fcn.dilation", "semantic_width"), COUNT),
     "k": COUNT._replace(either=True),
     **dict.fromkeys(("epochs", "weight_decay", "optim.weight_decay"), NOT_NEGATIVE),
     **dict.fromkeys(("optim.warmup_epochs",), NOT_NEGATIVE),
     **dict.fromkeys(("temperature", "knn.temperature", "optim.lr", "lr", "cost"), POSITIVE),
-    **dict.fromkeys(("positive_weight", "tolerance", "minutes"), POSITIVE),
-    **dict.fromkeys(("momentum", "optim.momentum", "alpha", "min_score"), SHARE),
+    **dict.fromkeys(("positive_weight", "tolerance", "box_tolerance", "minutes"), POSITIVE),
+    **dict.fromkeys(("momentum", "optim.momentum", "alpha", "min_score", "score"), SHARE),
     **dict.fromkeys(("score_threshold", "nms_threshold", "warmup_factor"), SHARE),
     "max_broken": SHARE._replace(below=True),
     "held_out": PROPER,
     "decay_at": PROPER._replace(listed=True, none=True),
     "fraction": SHARE._replace(above=True),
     **dict.fromkeys(("lrs", "costs", "anchor_ratios"), POSITIVE._replace(listed=True)),
-    **dict.fromkeys(("shots", "grids", "batches", "train_sizes"), COUNT._replace(listed=True)),
+    **dict.fromkeys(("shots", "grids", "batches"), COUNT._replace(listed=True)),
+    "train_sizes": COUNT._replace(listed=True, none=True),
+    "scales": POSITIVE._replace(listed=True, none=True),
 }
 YES_OR_NO = (
     *("overwrite", "extend", "deterministic", "continuous", "augment", "train_head"),
@@ -85,7 +89,7 @@ NULLABLE = (
 # Without these there is no run: null is refused.
 PARTS = (
     *("data", "data.train", "knn", "optim", "views", "method", "backbone"),
-    *("detection", "detection.train", "c4", "dc5", "fpn", "by_share", "fixed"),
+    *("detection", "detection.train", "c4", "dc5", "fpn", "fcn", "by_share", "fixed"),
 )
 
 

@@ -14,7 +14,7 @@ from visrep.config import compose
 from visrep.data.preprocess import Preprocess
 from visrep.errors import CheckFailed, ConfigError, UserError
 from visrep.nn.classifier import Classifier
-from visrep.tools import export
+from visrep.tools import export, onnx_running
 from visrep.weights import load_classifier, save_encoder
 
 runtime: Any = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
@@ -174,7 +174,7 @@ def test_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_latency_is_a_median(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0.0, 0.001, 0.0, 0.002, 0.0, 0.9])
-    monkeypatch.setattr(export.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(onnx_running.time, "perf_counter", lambda: next(ticks))
     calls: list[int] = []
-    assert export.latency_ms(lambda: calls.append(1), repeats=3) == pytest.approx(2.0)
+    assert onnx_running.latency_ms(lambda: calls.append(1), repeats=3) == pytest.approx(2.0)
     assert len(calls) == 6  # three to warm up

@@ -420,5 +420,5 @@ def test_all_tasks_leave_out_what_the_net_cannot_do(tmp_path, encoder, capsys, n
     assert (tmp_path / "x.lvis05_fpn_1x.yaml").exists()
     with pytest.raises(ConfigError, match="task=scenes: its yaml"):
         run(encoder, tmp_path / "y.pkl", to="detectron2", task="scenes")
-    with pytest.raises(ConfigError, match="norm and task are for to=detectron2"):
+    with pytest.raises(ConfigError, match="norm, task and detection are for to=detectron2"):
         run(encoder, tmp_path / "y.safetensors", task="voc07_c4")

@@ -5,7 +5,7 @@ images; normalisation comes later, on the device. Which images make a batch, the
 mirroring are functions of (seed, step), so a resumed run sees what an uninterrupted one would.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -48,10 +48,10 @@ class TrainingBatches:
     def __init__(
         self, dataset: DetectionDataset, *, recipe: DetectionRecipe, seed: int, workers: int = 0
     ) -> None:
-        self.records = trainable(dataset, masks=recipe.masks, keypoints=recipe.keypoints)
         self.keypoints = dataset.keypoints if recipe.keypoints else None
-        self.broken = dataset.broken
         self.recipe = recipe
+        self.records = self.usable(dataset)
+        self.broken = dataset.broken
         self.seed = seed
         self.workers = workers
         threshold = recipe.repeat_threshold
@@ -59,6 +59,15 @@ class TrainingBatches:
         self.longest = len(self.records) if self.repeats is None else longest_epoch(self.repeats)
         self._orders: dict[int, list[int]] = {}
         self.size = check_batch(recipe.batch_size, accumulate=recipe.accumulate)
+
+    def usable(self, dataset: DetectionDataset) -> list[ImageRecord]:
+        """The images of `dataset` that can be trained on. Raises UserError as the class does."""
+        recipe = self.recipe
+        return trainable(dataset, masks=recipe.masks, keypoints=recipe.keypoints)
+
+    def image_bytes(self) -> int:
+        """Of an image and its target at their largest."""
+        return sample_bytes(self.records, self.recipe)
 
     def members(self) -> Iterator[list[int]]:
         """The batches of a run from its first step on: positions in the endless stream of images.
@@ -92,7 +101,7 @@ class TrainingBatches:
         loader = Fetched(
             _Samples(self),
             workers=self.workers,
-            item_bytes=self.size * sample_bytes(self.records, self.recipe),
+            item_bytes=self.size * self.image_bytes(),
             batch_sampler=_Shares(self, start_step),
             collate_fn=list,
         )
@@ -116,7 +125,7 @@ class TrainingBatches:
         choice = int(torch.randint(len(self.recipe.train_sizes), (), generator=random))
         mirrored = self.recipe.flip and bool(torch.rand((), generator=random) < 0.5)
         size = {"short": self.recipe.train_sizes[choice], "most": self.recipe.max_size}
-        record, image, broken = self._readable(position, size)
+        record, image, broken = self._readable(position, lambda record: load(record, **size))
         return (*self.with_truth(record, image, mirrored=mirrored), broken)
 
     def with_truth(
@@ -132,14 +141,15 @@ class TrainingBatches:
         return image, {**target, **single}
 
     def _readable(
-        self, position: int, size: dict[str, int]
-    ) -> tuple[ImageRecord, Tensor, list[BrokenImage]]:
+        self, position: int, read: Callable[[ImageRecord], Any]
+    ) -> tuple[ImageRecord, Any, list[BrokenImage]]:
+        """The image at a position, or after it, that can be read, and what `read` makes of it."""
         epoch, place = divmod(position, self.longest)
         order = self._order(epoch)
         broken: list[BrokenImage] = []
         for index in [*order[place:], *order[:place]][:_TRIES]:
             try:
-                return self.records[index], load(self.records[index], **size), broken
+                return self.records[index], read(self.records[index]), broken
             except UnknownRange:
                 raise
             except BrokenImage as error:

@@ -1,5 +1,6 @@
 """`visrep detect weights=encoder.safetensors task=scenes out=DIR`: finetune, keep, measure.
 `visrep detect detector=DIR detection=scenes out=DIR2`: measure a detector that was kept.
+`visrep detect detector=DIR images=FOLDER out=DIR2`: see what it finds in pictures without labels.
 
 The encoder is trained with a Faster R-CNN (outputs=masks: Mask R-CNN) as the task says, on
 detection.train, by Detectron2 or by torchvision, and the result is measured on detection.test: VOC
@@ -27,6 +28,7 @@ from visrep.data.detection import DetectionDataset, readiness
 from visrep.data.detection import labels as labelling
 from visrep.data.detection.keypoints import check_mirror, check_same
 from visrep.data.preprocess import Preprocess
+from visrep.data.semantic import readiness as semantic
 from visrep.engine import logs, snapshot
 from visrep.engine.run import Run, open_run, plain_config
 from visrep.errors import ConfigError, UserError
@@ -37,7 +39,9 @@ from visrep.transfer.detection import (
     engine_d2,
     engine_tv,
     measuring,
+    pictures,
     several,
+    surfaces,
     translation,
     whole_config,
 )
@@ -50,8 +54,9 @@ from visrep.weights.reading import read_weights
 
 # What can be said of a measurement; all else is the detector's own.
 OF_MEASURING = (
-    *("detection", "detector", "out", "engine", "workers", "log_every", "snapshot_every"),
-    *("resume", "seed", "device", "threads", "overwrite", "max_broken", "eval_every"),
+    *("detection", "images", "score", "detector", "out", "engine", "workers", "log_every"),
+    *("snapshot_every", "resume", "seed", "device", "threads", "overwrite", "max_broken"),
+    "eval_every",
 )
 INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 
@@ -59,7 +64,9 @@ INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 def main(cfg: DictConfig) -> None:
     """Train and keep a detector, or take one that was kept; predict, measure, record."""
     cfg = resolve(cfg)
-    if cfg.detector is not None:
+    if cfg.images is not None:
+        _predict_pictures(cfg)
+    elif cfg.detector is not None:
         _measure_kept(cfg)
     elif cfg.seeds > 1:
         _train_several(cfg)
@@ -72,17 +79,25 @@ def resolve(cfg: DictConfig) -> DictConfig:
 
     Raises:
         ConfigError: neither weights= nor detector=, or both; weights= without a task; detector=
-            with one, or with a setting of one; eval_every= without detection.val, or that alone;
-            seeds= or scale= without sense.
+            with one, or with a setting of one; no data, or images= beside data or weights=;
+            eval_every= without detection.val, or that alone; seeds= or scale= without sense.
     """
     cfg = cfg.copy()
+    if cfg.images is not None and (cfg.weights is not None or cfg.get("detection") is not None):
+        other = "weights" if cfg.weights is not None else "detection"
+        raise ConfigError(
+            f"images= shows what a kept detector finds in pictures: give detector=, not {other}="
+        )
     if (cfg.weights is None) == (cfg.detector is None):
         raise ConfigError(
             "give weights=, an encoder to train a detector from, or detector=, one that was kept"
         )
     if cfg.detector is None and cfg.get("task") is None:
         raise ConfigError(f"give a value: task=..., one of {', '.join(groups.choices('task'))}")
-    every, val = cfg.get("eval_every", 0), cfg.detection.get("val")
+    usual: Any = OmegaConf.load(config_dir() / "detect.yaml")
+    if cfg.images is None and cfg.score != usual.score:
+        raise ConfigError("score= is what is drawn of images=: leave it out")
+    every, val = cfg.get("eval_every", 0), (cfg.get("detection") or {}).get("val")
     if not isinstance(every, int) or isinstance(every, bool) or every < 0:
         raise ConfigError(f"eval_every={every}: a number of iterations, 0 for none")
     if every and val is None:
@@ -93,11 +108,14 @@ def resolve(cfg: DictConfig) -> DictConfig:
     if val is not None and not every and cfg.detector is None:
         raise ConfigError("detection.val is measured on every eval_every= iterations: give these")
     if cfg.detector is not None:
-        usual: Any = OmegaConf.load(config_dir() / "detect.yaml")
         own = [key for key in cfg if key not in OF_MEASURING and cfg[key] != usual.get(key)]
         own = ["task"] if "task" in own else own
         if own:
             raise ConfigError(f"detector= brings its own {', '.join(map(str, own))}: leave it out")
+    if cfg.images is None and cfg.get("detection") is None:
+        names = ", ".join(groups.choices("detection"))
+        raise ConfigError(f"give a value: detection=..., one of {names}")
+    if cfg.detector is not None:
         return cfg
     if not isinstance(cfg.seeds, int) or isinstance(cfg.seeds, bool) or cfg.seeds < 1:
         raise ConfigError(f"seeds={cfg.seeds}: a number of runs, 1 or more")
@@ -137,7 +155,10 @@ def planned(cfg: DictConfig) -> tuple[DetectionRecipe, str, str]:
     config = plain_config(cfg)
     recipe = DetectionRecipe.read(config)
     engine, reason = choose_engine(cfg.engine)
-    refuse(recipe, engine, opts=config["d2_opts"])
+    if recipe.outputs == "densepose":
+        _refuse_surfaces(cfg, recipe, engine)
+    else:
+        refuse(recipe, engine, opts=config["d2_opts"])
     return recipe, engine, reason
 
 
@@ -151,14 +172,26 @@ def _train_and_measure(cfg: DictConfig) -> None:
         run.log.info(
             line, cfg.scale, recipe.batch_size, recipe.lr, recipe.iterations, recipe.warmup
         )
+    if recipe.outputs == "densepose":
+        encoder, preprocess, sha256 = _encoder(cfg, run)
+        surfaces.train_and_measure(
+            recipe,
+            encoder=encoder,
+            preprocess=preprocess,
+            sha256=sha256,
+            init=str(cfg.init),
+            run=run,
+            root=str(cfg.detection.root),
+            workers=int(cfg.workers),
+            snapshot_every=int(cfg.snapshot_every),
+        )
+        return
     # Training is over where its detector is kept, whatever was cut short after it.
     kept = detector_file.find(run.out)
     file = None if kept is None else detector_file.read(kept)
     trained = file is not None and file.recipe["iterations"] == recipe.iterations
     if not trained:
-        named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
-        encoder, preprocess, sha256 = frozen_encoder(named, init=cfg.init, seed=run.seed)
-        encoder = coarser(encoder, cfg.stem_stride, run)
+        encoder, preprocess, sha256 = _encoder(cfg, run)
     train, test = read_data(cfg)
     val = None if trained else read_val(cfg, train, test)
     for dataset in (train, *([] if val is None else [val]), test):
@@ -232,6 +265,18 @@ def _train_and_measure(cfg: DictConfig) -> None:
     measuring.predict_and_measure(run, detector, test, file, engine=engine)
 
 
+def _refuse_surfaces(cfg: DictConfig, recipe: DetectionRecipe, engine: str) -> None:
+    opts = list(cfg.d2_opts)
+    surfaces.refuse(recipe, engine, precision=cfg.precision, labels=cfg.labels, opts=opts)
+
+
+def _encoder(cfg: DictConfig, run: Run) -> tuple[ResNet, Preprocess, str]:
+    """What is trained from, how it expects its input, and its sha256."""
+    named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
+    encoder, preprocess, sha256 = frozen_encoder(named, init=cfg.init, seed=run.seed)
+    return coarser(encoder, cfg.stem_stride, run), preprocess, sha256
+
+
 def also_shown(cfg: DictConfig) -> str:
     """What --dry-run shows besides: Detectron2's whole config, where Detectron2 would train.
 
@@ -243,6 +288,9 @@ def also_shown(cfg: DictConfig) -> str:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     recipe = DetectionRecipe.read(config)
     engine, reason = choose_engine(cfg.engine)
+    if recipe.outputs == "densepose":
+        _refuse_surfaces(cfg, recipe, engine)
+        return ""
     refuse(recipe, engine, opts=config["d2_opts"])
     if engine != "detectron2":
         return f"# engine: {engine} ({reason})\n"
@@ -276,11 +324,29 @@ def also_shown(cfg: DictConfig) -> str:
     return f"---\n# Detectron2's config of this run, complete, on {device.type}\n#\n{whole}"
 
 
-def _measure_kept(cfg: DictConfig) -> None:
+def _predict_pictures(cfg: DictConfig) -> None:
+    file = _kept(cfg)
+    engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
+    pictures.check_out(Path(cfg.out), Path(cfg.images))
+    dataset = pictures.read_pictures(str(cfg.images), file=file, max_broken=float(cfg.max_broken))
+    run = open_run(cfg, fixed_shapes=False)
+    detector = loaded(file, engine, run)
+    run.log.info("%s: task %s, trained by %s", cfg.detector, file.recipe["task"], file.engine)
+    run.log.info("engine: %s (%s)", engine, reason)
+    pictures.predict_pictures(run, detector, dataset, score=float(cfg.score))
+
+
+def _kept(cfg: DictConfig) -> DetectorFile:
+    """The file of detector=, which must not lie where this run will write."""
     file = detector_file.read(cfg.detector)
     kept, out = Path(cfg.detector).resolve(), Path(cfg.out).resolve()
     if out in (kept, *kept.parents):
         raise ConfigError(f"the detector is in out={cfg.out}: choose another out= to measure into")
+    return file
+
+
+def _measure_kept(cfg: DictConfig) -> None:
+    file = _kept(cfg)
     engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
     run = open_run(cfg, fixed_shapes=False)
     outputs = str(file.recipe["outputs"])
@@ -289,14 +355,17 @@ def _measure_kept(cfg: DictConfig) -> None:
         raise ConfigError("a detector is measured on detection.test: choose data that have it")
     if outputs == "keypoints":
         check_same(test, file.keypoints["names"], "the detector")
-    test = readiness.measurable(
-        test,
-        masks=outputs == "masks",
-        max_broken=float(cfg.max_broken),
-        keypoints=outputs == "keypoints",
-    )
-    if set(test.classes) <= set(file.classes):
-        test = readiness.reindexed(test, file.classes)
+    if outputs == "semantic":
+        test = semantic.measurable(test, file.classes, max_broken=float(cfg.max_broken))
+    else:
+        test = readiness.measurable(
+            test,
+            masks=outputs == "masks",
+            max_broken=float(cfg.max_broken),
+            keypoints=outputs == "keypoints",
+        )
+        if set(test.classes) <= set(file.classes):
+            test = readiness.reindexed(test, file.classes)
     detector = loaded(file, engine, run)
     run.log.info("%s: task %s, trained by %s", cfg.detector, file.recipe["task"], file.engine)
     run.log.info("engine: %s (%s)", engine, reason)
@@ -321,6 +390,10 @@ def loaded(file: DetectorFile, engine: str, run: Run) -> Any:
 
 
 def _announce(run: Run, dataset: DetectionDataset) -> None:
+    if any(record.labels is not None for record in dataset.records):
+        classes = len(dataset.classes)
+        run.log.info("%s: %d images, %d classes", dataset.name, len(dataset.records), classes)
+        return
     run.log.info(
         "%s: %d images, %d boxes, %d problems reported",
         dataset.name,
@@ -352,12 +425,6 @@ def choose_engine(asked: str) -> tuple[str, str]:
 
 def refuse(recipe: DetectionRecipe, engine: str, *, opts: Any = ()) -> None:
     """Raise ConfigError where `engine` cannot do what the recipe, or `opts`, asks for."""
-    if recipe.outputs not in measuring.OUTPUTS:
-        raise ConfigError(
-            f"outputs={recipe.outputs}: no engine learns it yet; choose "
-            f"{' or '.join(measuring.OUTPUTS)}, or write "
-            "Detectron2's config of the task: visrep convert to=detectron2"
-        )
     if engine == "torchvision" and recipe.beyond:
         raise ConfigError(
             f"task={recipe.task} has settings that only Detectron2 knows "
@@ -394,6 +461,8 @@ def read_data(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
     train, test = (_part(cfg, name, outputs=outputs) for name in ("train", "test"))
     if train is None or test is None:
         raise ConfigError("detection needs data to train and to test on: choose both")
+    if cfg.outputs == "semantic":
+        return semantic.ready(train, test, max_broken=float(cfg.max_broken))
     if outputs == "keypoints" and cfg.flip:
         check_mirror(train)
     return readiness.ready(
@@ -411,6 +480,8 @@ def _classes_of_both(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDatase
     train, test = (_part(cfg, name, outputs=str(cfg.outputs)) for name in ("train", "test"))
     if train is None or test is None:
         raise ConfigError("detection needs data to train and to test on: choose both")
+    if cfg.outputs == "semantic":
+        return train, test
     chosen = cfg.detection.get("classes") is not None
     return train, readiness.matched(train, test, chosen=chosen)
 
@@ -423,6 +494,11 @@ def read_val(
     val = _part(cfg, "val", outputs=outputs)
     if val is None:
         return None
+    if outputs == "semantic":
+        val = semantic.measurable(val, train.classes, max_broken=float(cfg.max_broken))
+        readiness.warn_of_twins(train, val)
+        readiness.warn_of_twins(val, test)
+        return val
     val = readiness.matched(train, val, chosen=cfg.detection.get("classes") is not None)
     if outputs == "keypoints":
         check_same(train, val.keypoints.names if val.keypoints else (), val.name)

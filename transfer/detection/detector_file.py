@@ -103,6 +103,17 @@ def find(folder: Path) -> Path | None:
     return next((folder / name for name in NAMES.values() if (folder / name).is_file()), None)
 
 
+def is_one(path: str | Path) -> bool:
+    """Whether `read` takes `path`: by what is in it, not by its name."""
+    path = Path(path)
+    if path.is_dir():
+        return find(path) is not None
+    try:
+        return _contents(path)[0].get("format") == FORMAT
+    except Exception:  # whatever a foreign, damaged or missing file makes its reader raise
+        return False
+
+
 def read(path: str | Path) -> DetectorFile:
     """What `save` wrote; a run folder stands for the file in it. Nothing in it is executed.
 

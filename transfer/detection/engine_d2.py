@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from visrep import dist, signals
-from visrep.d2 import heads, training
+from visrep.d2 import heads, semantic, training
 from visrep.d2 import opts as own
 from visrep.d2.backbone import add_visrep_config
 from visrep.d2.data import dataset_dict, mapper, register
@@ -22,7 +22,7 @@ from visrep.d2.log import diverged, logged_to
 from visrep.d2.recipe import DetectionRecipe
 from visrep.d2.settings import detection_settings, merge, norm_in_words, norm_name
 from visrep.d2.verify import place_verified
-from visrep.data.detection import DetectionDataset, Keypoints, trainable
+from visrep.data.detection import DetectionDataset, ImageRecord, Keypoints, trainable
 from visrep.data.preprocess import Preprocess
 from visrep.engine import snapshot
 from visrep.engine.precise_bn import buffers_kept
@@ -63,6 +63,13 @@ class Detector:
         with logged_to(self.out):
             read = mapper(self.config, training=False)
             return prediction.each(dataset, lambda r: self._prediction(read(dataset_dict(r))))
+
+    @torch.no_grad()
+    def segment(self, record: ImageRecord) -> Tensor:
+        """The class of each pixel of an image in its own size, uint8 H x W (outputs=semantic)."""
+        with logged_to(self.out):
+            image = mapper(self.config, training=False)(dataset_dict(record))
+            return self.model([image])[0]["sem_seg"].argmax(dim=0).to(torch.uint8).cpu()
 
     def _prediction(self, image: dict[str, Any]) -> Prediction:
         found = self.model([image])[0]["instances"].to("cpu")
@@ -105,7 +112,8 @@ def train(
     from detectron2.modeling import build_model
     from detectron2.solver import build_lr_scheduler
 
-    trainable(dataset, masks=recipe.masks, keypoints=recipe.keypoints)
+    if recipe.outputs != "semantic":
+        trainable(dataset, masks=recipe.masks, keypoints=recipe.keypoints)
     cfg, read = own.watched(
         configure(encoder, preprocess, dataset, recipe, run=run, workers=workers, opts=opts)
     )
@@ -143,6 +151,8 @@ def train(
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
+            if "scaler" in state:
+                trainer.grad_scaler.load_state_dict(state["scaler"])
             run.log.info("resumed from iteration %d", start)
             before = state.get("total_steps", recipe.iterations)
             if before != recipe.iterations:
@@ -157,6 +167,8 @@ def train(
             kept = {"model": model, "optimizer": optimizer, "schedule": schedule}
             state: dict[str, Any] = {name: dict(part.state_dict()) for name, part in kept.items()}
             state |= {"total_steps": recipe.iterations, "meter": meter.state()}
+            if trainer.grad_scaler.is_enabled():
+                state["scaler"] = trainer.grad_scaler.state_dict()
             if run.data is not None:
                 state["data"] = run.data.digest
             snapshot.save(run.out / "snapshots", step, state)
@@ -322,7 +334,9 @@ def configure(
     if recipe.keypoints:
         count = {"NUM_KEYPOINTS": dataset.keypoint_count}
         merge(nested, {"MODEL": {"ROI_KEYPOINT_HEAD": count}})
-    if "VISREP" in nested["MODEL"]:
+    if recipe.outputs == "semantic":
+        merge(nested, {"MODEL": {"SEM_SEG_HEAD": {"NUM_CLASSES": len(dataset.classes)}}})
+    if "VISREP" in nested["MODEL"] or semantic.needs_own_keys(nested):
         add_visrep_config(cfg)
     heads.register()
     try:

@@ -20,19 +20,21 @@ from visrep.engine.run import Run
 from visrep.engine.task import Task
 from visrep.engine.trainer import Trainer
 from visrep.nn.batchnorm import set_batchnorm
-from visrep.nn.resnet import ResNet
+from visrep.nn.resnet import ResNet, dilate
 from visrep.transfer.detection import detector_file, foreseen, tv_features
 from visrep.transfer.detection.batches import TrainingBatches
 from visrep.transfer.detection.batches import load as load_image
 from visrep.transfer.detection.detector_file import DetectorFile
+from visrep.transfer.detection.label_batches import LabelBatches
 from visrep.transfer.detection.tv_detector import Detector
+from visrep.transfer.detection.tv_segmenter import Segmenter
 from visrep.transfer.detection.validation import Validate, Validation
 
 
 class DetectionTask(Task):
     """What the trainer trains: the detector, whose sampling follows the step's seed."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector | Segmenter) -> None:
         super().__init__()
         self.detector = detector
 
@@ -59,12 +61,12 @@ def train(
     snapshot_every: int,
     log_every: int,
     validation: Validation | None = None,
-) -> Detector:
+) -> Detector | Segmenter:
     """Train a detector on `dataset` with the one training loop; it comes back in eval mode.
 
     `validation` measures it on the way, which changes nothing of the training.
     """
-    detector = Detector(
+    detector = _net(
         encoder=encoder,
         classes=len(dataset.classes),
         keypoints=dataset.keypoint_count,
@@ -74,11 +76,13 @@ def train(
     )
     shared = "SyncBN" if dist.world_size() > 1 else "BN"
     run.log.info("norm: %s", norm_in_words("FrozenBN" if recipe.norm == "FrozenBN" else shared))
-    run.log.info("%s", tv_features.verified(detector, encoder))
+    inside = dilate(encoder) if recipe.head == "fcn" else encoder
+    run.log.info("%s", tv_features.verified(detector, inside))
     if dist.world_size() > 1:
         set_batchnorm(detector, mode="sync")
     task = DetectionTask(detector)
-    batches = TrainingBatches(dataset, recipe=recipe, seed=run.seed, workers=workers)
+    source = LabelBatches if recipe.outputs == "semantic" else TrainingBatches
+    batches = source(dataset, recipe=recipe, seed=run.seed, workers=workers)
 
     def reestimate_at(step: int) -> None:
         """Statistics from as many images as in `precise_bn` batches, those that come next."""
@@ -142,7 +146,7 @@ def train(
     return detector.eval()
 
 
-def load(file: DetectorFile, device: torch.device) -> Detector:
+def load(file: DetectorFile, device: torch.device) -> Detector | Segmenter:
     """The detector of a file of this engine, in eval mode.
 
     Raises:
@@ -153,13 +157,38 @@ def load(file: DetectorFile, device: torch.device) -> Detector:
     return detector.to(device).eval()
 
 
-def empty(file: DetectorFile) -> Detector:
+def empty(file: DetectorFile) -> Detector | Segmenter:
     """The net that `file` names, without its tensors."""
-    return Detector(
+    recipe = DetectionRecipe(**file.recipe)
+    return _net(
         encoder=ResNet(**file.backbone),
         classes=len(file.classes),
         keypoints=len(file.keypoints.get("names", [])),
-        recipe=DetectionRecipe(**file.recipe),
+        recipe=recipe,
         preprocess=Preprocess.from_dict(file.preprocess),
         seed=0,
+    )
+
+
+def _net(
+    *,
+    encoder: ResNet,
+    classes: int,
+    keypoints: int,
+    recipe: DetectionRecipe,
+    preprocess: Preprocess,
+    seed: int,
+) -> Detector | Segmenter:
+    """The net of a recipe; only one that finds objects has `keypoints`."""
+    if recipe.outputs == "semantic":
+        return Segmenter(
+            encoder=encoder, classes=classes, recipe=recipe, preprocess=preprocess, seed=seed
+        )
+    return Detector(
+        encoder=encoder,
+        classes=classes,
+        keypoints=keypoints,
+        recipe=recipe,
+        preprocess=preprocess,
+        seed=seed,
     )

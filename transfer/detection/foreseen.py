@@ -17,7 +17,12 @@ T = TypeVar("T")
 
 
 def wanted(run: Run, recipe: DetectionRecipe) -> bool:
-    """Is it worth it? Not for a few steps, and not where several processes would wait for one."""
+    """Is it worth it? Not for a few steps, nor where several processes would wait for one.
+
+    Nets that name pixels are not foreseen: their batches are not of images with objects.
+    """
+    if recipe.outputs == "semantic":
+        return False
     steps = recipe.iterations - (snapshot.newest(run.out / "snapshots") or 0)
     asked = bool(run.config.get("forecast", False))
     return asked and steps >= forecast.LEAST and dist.world_size() == 1

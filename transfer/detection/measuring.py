@@ -16,7 +16,7 @@ from visrep.data.detection import DetectionDataset
 from visrep.engine.run import Run
 from visrep.errors import ConfigError
 from visrep.files import write_text
-from visrep.transfer.detection import prediction
+from visrep.transfer.detection import prediction, segmentation
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.evaluation import errors
 from visrep.transfer.detection.evaluation.rules import measured
@@ -24,13 +24,20 @@ from visrep.transfer.detection.evaluation.voc import FORMS, evaluate_voc
 from visrep.transfer.detection.prediction import Prediction
 
 # What an engine can learn -> the task that its records name.
-OUTPUTS = {"boxes": "detection", "masks": "instance", "keypoints": "keypoints"}
+OUTPUTS = {
+    "boxes": "detection",
+    "masks": "instance",
+    "keypoints": "keypoints",
+    "semantic": segmentation.TASK,
+}
 
 
 def predict_and_measure(
     run: Run, detector: Any, test: DetectionDataset, file: DetectorFile, *, engine: str
 ) -> None:
     """Predict `test` on all processes, each its share; measure, record, keep the predictions."""
+    if file.recipe["outputs"] == "semantic":
+        return segmentation.predict_and_measure(run, detector, test, file, engine=engine)
     names = by_name(file.classes, test)
     started = time.perf_counter()
     predictions = gathered(run, test, lambda share: detector.predict_all(share))

@@ -46,7 +46,7 @@ def each(
     return found
 
 
-def predicted(dataset: DetectionDataset, predictions: Mapping[str, Prediction]) -> DetectionDataset:
+def predicted(dataset: DetectionDataset, predictions: Mapping[str, object]) -> DetectionDataset:
     """`dataset` without the images that `each` left out, which its `.broken` counts.
 
     Raises:

@@ -48,6 +48,8 @@ def _name(name: str, recipe: DetectionRecipe, stem: str, levels: list[int]) -> s
     if trunk != name:
         return place_of(detectron2_name(trunk, stem=stem), head=recipe.head)
     module, _, tensor = name.rpartition(".")
+    if recipe.outputs == "semantic" and name.startswith("head."):
+        return f"{_in_semantic_head(module, levels)}.{tensor}"
     if module in _SAME:
         return f"{_SAME[module]}.{tensor}"
     pyramid = re.fullmatch(r"backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.([01])", module)
@@ -63,6 +65,17 @@ def _name(name: str, recipe: DetectionRecipe, stem: str, levels: list[int]) -> s
     first = 0 if recipe.head == "c4" else 8  # after four convolutions, each with its ReLU
     layer = {first: "deconv", first + 2: "predictor"}.get(number, f"mask_fcn{number // 2 + 1}")
     return f"roi_heads.mask_head.{layer}.{tensor}"
+
+
+def _in_semantic_head(module: str, levels: list[int]) -> str:
+    """Detectron2's name of a layer of the FCN head, which is ours there too, or of its own
+    semantic FPN, where each branch is convolutions with a step of enlarging after each."""
+    layer = re.fullmatch(r"head\.branches\.(\d+)\.(\d+)\.([01])", module)
+    if not layer:
+        return module.replace("head.", "sem_seg_head.", 1)
+    branch, number = int(layer[1]), int(layer[2])
+    place = f"sem_seg_head.p{levels[branch]}.{2 * number}"
+    return f"{place}.norm" if layer[3] == "1" else place
 
 
 def to_detectron2(file: DetectorFile) -> DetectorFile:

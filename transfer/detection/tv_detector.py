@@ -163,7 +163,7 @@ class _Normalise(GeneralizedRCNNTransform):
         return result
 
 
-class _OneMap(nn.Module):
+class OneMap(nn.Module):
     """Features of one layer of `encoder`: 3 on C4, 4 on DC5."""
 
     def __init__(self, encoder: ResNet, layer: int) -> None:
@@ -178,7 +178,7 @@ class _OneMap(nn.Module):
         return OrderedDict({self.names[0]: self.encoder.feature_maps(x)[self.layer - 1]})
 
 
-class _Pyramid(nn.Module):
+class Pyramid(nn.Module):
     """Features of layer `first` to layer4, merged from coarse to fine, and one coarser map."""
 
     def __init__(self, encoder: ResNet, recipe: DetectionRecipe) -> None:
@@ -200,7 +200,7 @@ class _Pyramid(nn.Module):
         return self.fpn(OrderedDict(zip(self.names, maps, strict=True)))
 
 
-Parts = tuple[_OneMap | _Pyramid, RegionHeads]
+Parts = tuple[OneMap | Pyramid, RegionHeads]
 
 
 def _c4(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
@@ -211,20 +211,20 @@ def _c4(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
     masks = None
     if recipe.masks:
         masks = _mask_head(encoder.channels[3], classes, convs=0, width=recipe.mask_width)
-    backbone = _OneMap(encoder, 3)
+    backbone = OneMap(encoder, 3)
     pool = _pool(backbone, recipe.box_pool)
     return backbone, _heads(recipe, pool, head, encoder.channels[3], classes, masks, None)
 
 
 def _dc5(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
-    return _connected(_OneMap(encoder, 4), classes, recipe)
+    return _connected(OneMap(encoder, 4), classes, recipe)
 
 
 def _fpn(encoder: ResNet, classes: int, recipe: DetectionRecipe) -> Parts:
-    return _connected(_Pyramid(encoder, recipe), classes, recipe)
+    return _connected(Pyramid(encoder, recipe), classes, recipe)
 
 
-def _connected(backbone: _OneMap | _Pyramid, classes: int, recipe: DetectionRecipe) -> Parts:
+def _connected(backbone: OneMap | Pyramid, classes: int, recipe: DetectionRecipe) -> Parts:
     """`backbone` with a box head of two fully connected layers, and masks pooled on their own."""
     width = backbone.out_channels
     head = TwoMLPHead(width * recipe.box_pool**2, recipe.box_width)
@@ -239,7 +239,7 @@ def _connected(backbone: _OneMap | _Pyramid, classes: int, recipe: DetectionReci
     return backbone, _heads(recipe, pool, head, recipe.box_width, classes, masks, mask_pool)
 
 
-def _pool(backbone: _OneMap | _Pyramid, side: int) -> AlignedRoIAlign:
+def _pool(backbone: OneMap | Pyramid, side: int) -> AlignedRoIAlign:
     return AlignedRoIAlign(maps=backbone.names, strides=backbone.strides, output_size=side)
 
 
@@ -271,7 +271,7 @@ def _heads(
 
 
 def _keypoints(
-    boxes: AlignedRoIAlign, backbone: _OneMap | _Pyramid, count: int, recipe: DetectionRecipe
+    boxes: AlignedRoIAlign, backbone: OneMap | Pyramid, count: int, recipe: DetectionRecipe
 ) -> Keypoints:
     """Pooled from the maps that boxes are pooled from."""
     pool = AlignedRoIAlign(maps=boxes.featmap_names, strides=boxes.strides, output_size=POOL)

@@ -40,16 +40,17 @@ class AlignedRoIAlign(MultiScaleRoIAlign):
     ) -> Tensor:
         """Pooled features of all boxes (float32) of all images, R x C x side x side."""
         features = [x[name] for name in self.featmap_names]
+        # Sizes are read as shapes, not by len(), which a graph that is exported would freeze.
         rois = torch.cat(
             [
-                torch.cat((each.new_full((len(each), 1), image), each), dim=1)
+                torch.cat((torch.full_like(each[:, :1], image), each), dim=1)
                 for image, each in enumerate(boxes)
             ]
         )
         if len(features) == 1:
             return self._pool(features[0], rois, self.strides[0])
         level = self._levels(rois[:, 1:])
-        pooled = features[0].new_zeros((len(rois), features[0].shape[1], *self.output_size))
+        pooled = features[0].new_zeros((rois.shape[0], features[0].shape[1], *self.output_size))
         for number, (feature, stride) in enumerate(zip(features, self.strides, strict=True)):
             mine = torch.where(level == number)[0]
             pooled = pooled.index_put(
@@ -243,13 +244,14 @@ class RegionHeads(RoIHeads):
         labels: list[Tensor],
         shapes: list[tuple[int, int]],
     ) -> list[Tensor]:
-        counts = [len(each) for each in boxes]
-        if not sum(counts):
-            return [each.new_zeros((0, 1, 1)) for each in boxes]
         logits = self._mask_logits(features, boxes, shapes)
         category = torch.cat(labels) - 1
-        own = logits[torch.arange(len(logits), device=logits.device), category]
-        return list(own.float().sigmoid().split(counts))
+        own = logits[torch.arange(logits.shape[0], device=logits.device), category]
+        probabilities = own.float().sigmoid()
+        # A graph that is exported takes one image and has no fixed number to split.
+        if len(boxes) == 1:
+            return [probabilities]
+        return list(probabilities.split([len(each) for each in boxes]))
 
     def has_mask(self) -> bool:
         """Whether targets must hold masks."""

@@ -16,7 +16,7 @@ from visrep.data.detection import DetectionDataset
 from visrep.engine.hooks import Hook, Training
 from visrep.engine.precise_bn import buffers_kept
 from visrep.engine.run import Run
-from visrep.transfer.detection import detector_file, measuring, prediction
+from visrep.transfer.detection import detector_file, measuring, prediction, segmentation
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.evaluation.rules import measured
 from visrep.transfer.detection.evaluation.voc import evaluate_voc
@@ -31,7 +31,7 @@ class Validation:
     """Measures every `every` iterations, and after the last one.
 
     The better of two detectors has the higher AP, by the rules of the data, of what the task learns
-    (boxes, masks, keypoints); the earlier one where it is the same.
+    (boxes, masks, keypoints), or the higher mIoU; the earlier one where it is the same.
 
     Attributes:
         run: where the best detector is kept, beside the last one.
@@ -50,6 +50,8 @@ class Validation:
     @property
     def metric(self) -> str:
         """The metric that the best one is chosen by."""
+        if self.recipe.outputs == "semantic":
+            return "mIoU"
         return list(measuring.kinds(self.recipe, self.dataset).values())[-1] + "AP"
 
     def measure(self, detector: Any, step: int) -> dict[str, float]:
@@ -57,11 +59,16 @@ class Validation:
 
         All processes call it together.
         """
+        if self.recipe.outputs == "semantic":
+            found = segmentation.validate(self.run, detector, self.dataset)
+            if found:
+                self._keep(detector, step, found[self.metric])
+            return {f"{PREFIX}{name}": value for name, value in found.items()}
         predictions = measuring.gathered(self.run, self.dataset, detector.predict_all)
         if not dist.is_main():
             return {}
         dataset = prediction.predicted(self.dataset, predictions)
-        found: dict[str, float] = {}
+        found = {}
         if dataset.federated is None:
             found |= evaluate_voc(dataset, predictions).numbers()
         for kind, prefix in measuring.kinds(self.recipe, dataset).items():

@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from visrep.d2 import semantic
 from visrep.d2.pkl import detectron2_name, visrep_node
 from visrep.errors import UserError
 from visrep.nn.batchnorm import BatchNorm
@@ -28,7 +29,8 @@ FEATURES = ("res2", "res3", "res4", "res5")
 
 
 def add_visrep_config(cfg: Any) -> None:
-    """Give a Detectron2 config the node MODEL.VISREP, and register the backbones that read it."""
+    """Give a Detectron2 config the node MODEL.VISREP and the keys of `visrep.d2.semantic`, and
+    register what reads them."""
     from detectron2.config import CfgNode
 
     register()
@@ -37,6 +39,7 @@ def add_visrep_config(cfg: Any) -> None:
     for key, value in visrep_node(usual).items():
         node[key] = value
     cfg.MODEL.VISREP = node
+    semantic.add_to(cfg)
 
 
 def register() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from visrep.d2 import heads
+from visrep.d2.semantic import FCN_HEAD
 from visrep.data.detection import DetectionDataset
 from visrep.engine.continuing import PLACES
 
@@ -85,11 +86,19 @@ def _loading(model: Mapping[str, Any], name: str, parts: Sequence[Part], outputs
     """How the config `name` is loaded: words, and lines of Python."""
     words: list[str] = []
     imports, code = ["import detectron2.config"], ["cfg = detectron2.config.get_cfg()"]
-    if "VISREP" in model:
+    if model.get("SEM_SEG_HEAD", {}).get("NAME") == FCN_HEAD:
+        words += ["Detectron2 has no FCN head and no random scales; visrep registers them."]
+        imports += ["from visrep.d2.backbone import add_visrep_config"]
+        code += ["add_visrep_config(cfg)  # the head, and INPUT.VISREP"]
+    elif "VISREP" in model:
         words += ["Detectron2's own ResNet cannot hold this net; visrep registers one that can."]
         imports += ["from visrep.d2.backbone import add_visrep_config"]
         code += ["add_visrep_config(cfg)  # MODEL.VISREP, and the backbone that is named below"]
-    head = model["ROI_HEADS"]["NAME"]
+    if "DENSEPOSE_ON" in model:
+        words += ["The surface points are of Detectron2's project DensePose."]
+        imports += ["from densepose import add_densepose_config"]
+        code += ["add_densepose_config(cfg)"]
+    head = model["ROI_HEADS"].get("NAME", "")
     if head in (heads.EXTRA_NORM, *heads.OF_VISREP):
         mocos = head == heads.EXTRA_NORM
         who = "MoCo's train_net.py and visrep register it" if mocos else "visrep registers it"

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from visrep.d2 import semantic
 from visrep.d2.config_text import catalogued
 from visrep.data.detection import DetectionDataset, ImageRecord
 
@@ -28,6 +29,9 @@ def register(dataset: DetectionDataset, name: str | None = None) -> str:
         name, lambda: [dataset_dict(record, keypoints=count) for record in dataset.records]
     )
     metadata = MetadataCatalog.get(name)
+    if any(record.labels is not None for record in dataset.records):
+        metadata.set(**semantic.metadata_of(dataset))
+        return name
     metadata.set(thing_classes=list(dataset.classes), evaluator_type="coco")
     if dataset.keypoints is not None:
         names = dataset.keypoints.names
@@ -39,6 +43,8 @@ def register(dataset: DetectionDataset, name: str | None = None) -> str:
 
 def dataset_dict(record: ImageRecord, *, keypoints: int = 0) -> dict[str, Any]:
     """An image in Detectron2's format; all its objects have so many `keypoints`, or none."""
+    if record.labels is not None:
+        return semantic.entry_of(record)
     from detectron2.structures import BoxMode
 
     annotations = []
@@ -82,6 +88,8 @@ def mapper(cfg: Any, *, training: bool) -> Any:
         cfg.defrost()
         cfg.MODEL.KEYPOINT_ON = False
     given = DatasetMapper.from_config(cfg, is_train=training)["augmentations"]
+    if cfg.MODEL.META_ARCHITECTURE == semantic.ARCHITECTURE:
+        return semantic.mapper(cfg, _leaving_a_pixel(given), training=training)
     original = DatasetMapper(cfg, is_train=training, augmentations=_leaving_a_pixel(given))
 
     def read(entry: dict[str, Any]) -> dict[str, Any]:

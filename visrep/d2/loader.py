@@ -55,13 +55,12 @@ class TrainingLoader:
         entries = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN, filter_empty=True, min_keypoints=points
         )
-        short, most = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
         self.sampler = _sampler(cfg, entries, seed=seed % 2**31)
         self.broken = broken
         self.batches = Fetched(
             _Images(entries, mapper(cfg, training=True), derive_seed(seed, "image", dist.rank())),
             workers=cfg.DATALOADER.NUM_WORKERS,
-            item_bytes=3 * min(short, most) * most * size,
+            item_bytes=_image_bytes(cfg, entries) * size,
             batch_sampler=_Batches(
                 self.sampler, entries, share=size * accumulate, size=size, start=start
             ),
@@ -74,6 +73,18 @@ class TrainingLoader:
                 for file, reason in image.pop("broken"):
                     self.broken.record(file, reason)
             yield batch
+
+
+def _image_bytes(cfg: Any, entries: Sequence[Entry]) -> int:
+    """Of a training image at its largest."""
+    own = cfg.INPUT.get("VISREP")
+    if own and own.CROP:
+        return 4 * own.CROP**2
+    if own and own.SCALES:
+        largest = max(entry["height"] * entry["width"] for entry in entries)
+        return int(4 * largest * max(own.SCALES) ** 2)
+    short, most = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
+    return 3 * min(short, most) * most
 
 
 def _sampler(cfg: Any, entries: Sequence[Entry], *, seed: int) -> Any:

@@ -32,7 +32,7 @@ INSTEAD = {
     "MODEL.ROI_HEADS.NUM_CLASSES": "the data say it; choose classes by detection.classes=",
     "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": "use box_beta=",
     "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": "the data say it: leave it out",
-    "MODEL.SEM_SEG_HEAD": _OUTPUTS,
+    "MODEL.SEM_SEG_HEAD": "use fcn.width= and its like, or semantic_width=",
     "MODEL.WEIGHTS": "use weights=",
     "OUTPUT_DIR": "use out=",
     "SEED": "use seed=",
@@ -60,7 +60,10 @@ ONLY: dict[str, tuple[Sequence[Any], str]] = {
     "INPUT.MASK_FORMAT": (["bitmask"], "masks are read as such"),
     "MODEL.ANCHOR_GENERATOR.NAME": (["DefaultAnchorGenerator"], "no box is rotated"),
     "MODEL.LOAD_PROPOSALS": ([False], "proposals are learned"),
-    "MODEL.META_ARCHITECTURE": (["GeneralizedRCNN"], "only R-CNNs are trained"),
+    "MODEL.META_ARCHITECTURE": (
+        ["GeneralizedRCNN", "SemanticSegmentor"],
+        "outputs= says what is trained",
+    ),
     "MODEL.PROPOSAL_GENERATOR.NAME": (["RPN"], "proposals are learned"),
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": ([False], "its counts per class are of Detectron2's LVIS"),
 }

@@ -15,12 +15,16 @@ from fvcore.common.param_scheduler import ParamScheduler
 from visrep import dist
 from visrep.engine import optim
 from visrep.errors import ConfigError
+from visrep.nn.segmentation import GROUPS
 
-OUTPUTS = ("boxes", "masks", "keypoints", "semantic")
-HEADS = ("c4", "dc5", "fpn")
+OUTPUTS = ("boxes", "masks", "keypoints", "semantic", "densepose")
+HEADS = ("c4", "dc5", "fpn", "fcn")
 NORMS = ("BN", "SyncBN", "naiveSyncBN", "FrozenBN")
 # Where Detectron2's config names the data and their classes; `visrep detect` has its own.
-DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.ROI_HEADS.NUM_CLASSES")
+DATA = (  # the numbers of classes of objects and of pixels
+    *("DATASETS.TRAIN", "DATASETS.TEST"),
+    *("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.SEM_SEG_HEAD.NUM_CLASSES"),
+)
 KEYPOINTS = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"  # where some are learned
 _OF_EACH_HEAD = ("anchor_sizes", "box_pool", "rpn_pre_nms", "rpn_post_nms")
 
@@ -32,9 +36,11 @@ class DetectionRecipe:
     Attributes:
         task: the name of its yaml.
         about: what it is, in a line.
-        outputs: boxes, masks (with boxes), keypoints (with boxes) or semantic (a class per pixel).
+        outputs: boxes; masks, keypoints or densepose (points on a surface), each with boxes; or
+            semantic (a class per pixel).
         head: c4 (region features from layer3, layer4 as the head), dc5 (from layer4, dilated at the
-            stride of layer3, two fully connected layers as the head) or fpn.
+            stride of layer3, two fully connected layers as the head), fpn, or, for semantic, fcn
+            (layer4 dilated likewise, and dilated convolutions).
         norm: of backbone, pyramid and C4 head: BN (trained, with the statistics of all processes,
             by what the machine can do), SyncBN or naiveSyncBN (the same, by that way and no other),
             or FrozenBN (statistics and scales stay the encoder's).
@@ -52,7 +58,7 @@ class DetectionRecipe:
         warmup: iterations of linear warm-up from `warmup_factor` times the rate.
         weight_decay: on all weights but those of norms, which have none.
         train_sizes: short side of a training image, drawn from this list, in pixels.
-        test_size: short side of a test image.
+        test_size: short side of a test image; 0, for semantic: its own size.
         max_size: the long side at most; the short one gives way.
         flip: mirror half of the training images.
         extra_norm: one more norm after layer4 in the C4 head (MoCo, arXiv 1911.05722, 4.2).
@@ -75,6 +81,11 @@ class DetectionRecipe:
         score_threshold: lowest score of a detection.
         nms_threshold: overlap above which the lower-scored of two detections of a class goes.
         detections_per_image: the most kept.
+        scales: for semantic, in place of train_sizes: least and largest factor that a training
+            image is resized by.
+        crop: for semantic: side of the square that is cut out of a training image, 0 for none.
+        fcn_width, fcn_convs, fcn_dilation: of the convolutions of head=fcn.
+        semantic_width: of the convolutions of the semantic head on a pyramid.
         repeat_threshold: share of the images below which a class is rare, and images with it come
             more often (`visrep.data.detection.repeats`); 0 for none.
         detectron2: what else its config states, nested: the names of its data sets, their number of
@@ -120,26 +131,41 @@ class DetectionRecipe:
     nms_threshold: float
     detections_per_image: int
     detectron2: Mapping[str, Any]
-    # Detectors that were kept before there were keypoints do not state these.
+    # Detectors that were kept before these were settings do not state them.
     keypoint_width: int = 512
     box_beta: float = 0.0
-    repeat_threshold: float = 0.0  # detectors that were kept before it was a setting have none
-    accumulate: int = 1  # detectors that were kept before there was the choice do not state it
+    repeat_threshold: float = 0.0
+    accumulate: int = 1
+    scales: Sequence[float] = ()
+    crop: int = 0
+    fcn_width: int = 256
+    fcn_convs: int = 2
+    fcn_dilation: int = 6
+    semantic_width: int = 128
 
     def __post_init__(self) -> None:
         for name, known in (("outputs", OUTPUTS), ("head", HEADS), ("norm", NORMS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}={getattr(self, name)}: choose {' or '.join(known)}")
-        refused = {"c4": ("keypoints", "semantic"), "dc5": ("semantic",), "fpn": ()}
+        refused = {
+            "c4": ("keypoints", "semantic", "densepose"),
+            "dc5": ("semantic", "densepose"),
+            "fpn": (),
+            "fcn": (),  # semantic alone, see below
+        }
         if self.outputs in refused[self.head]:
             raise ConfigError(f"outputs={self.outputs} needs the pyramid: head=fpn")
+        self._check_semantic()
         if self.norm == "FrozenBN" and self.precise_bn:
             raise ConfigError("norm=FrozenBN leaves no statistics to re-estimate: precise_bn=0")
         most = 4 if self.head == "c4" else 5  # on C4, layer4 is the head
         if not 0 <= self.freeze_at <= most:
             raise ConfigError(f"freeze_at={self.freeze_at}: 0 to {most} with head={self.head}")
-        counts = ("iterations", "batch_size", "test_size", "max_size", "rpn_batch", "roi_batch")
-        for name in (*counts, "keypoint_width"):
+        counts = ["iterations", "batch_size", "max_size", "rpn_batch", "roi_batch"]
+        counts += (
+            ["keypoint_width"] if self.outputs == "semantic" else ["keypoint_width", "test_size"]
+        )
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be 1 or more")
         for name in ("warmup", "precise_bn"):
@@ -165,13 +191,34 @@ class DetectionRecipe:
             raise ConfigError(
                 f"decay_at={list(self.decay_at)}: shares of the iterations, each between 0 and 1"
             )
-        if not self.train_sizes:
+        if not self.train_sizes and not self.scales:
             raise ConfigError("train_sizes is empty: give at least one short side, in pixels")
         for name in ("rpn_pre_nms", "rpn_post_nms"):
             if len(getattr(self, name)) != 2:
                 raise ConfigError(f"{name}={list(getattr(self, name))}: [in training, in testing]")
         if self.fpn_first not in (1, 2, 3):
             raise ConfigError(f"fpn_first={self.fpn_first}: the first layer of the pyramid, 1 to 3")
+
+    def _check_semantic(self) -> None:
+        """Raise ConfigError for settings of semantic segmentation that do not go together."""
+        semantic = self.outputs == "semantic"
+        if self.head == "fcn" and not semantic:
+            raise ConfigError(f"head=fcn names pixels: outputs=semantic, not {self.outputs}")
+        if not semantic and (self.scales or self.crop):
+            raise ConfigError("scales and crop are for outputs=semantic: leave them out")
+        if self.scales and self.train_sizes:
+            raise ConfigError(
+                "scales and train_sizes both say how a training image is resized: one must be []"
+            )
+        if self.scales and (len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1]):
+            raise ConfigError(f"scales={list(self.scales)}: [least, largest] factor, above 0")
+        for name in ("crop", "test_size"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be 0 or more")
+        if semantic and self.head == "fpn" and self.semantic_width % GROUPS:
+            raise ConfigError(
+                f"semantic_width={self.semantic_width}: a multiple of {GROUPS}, for its group norms"
+            )
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> "DetectionRecipe":
@@ -182,7 +229,7 @@ class DetectionRecipe:
         """
         if config.get("head") not in HEADS:
             raise ConfigError(f"head={config.get('head')}: choose {' or '.join(HEADS)}")
-        own = config[config["head"]]
+        own = config["c4" if config["head"] == "fcn" else config["head"]]  # fcn has no regions
         if not isinstance(config["detectron2"], Mapping | None):
             raise ConfigError(
                 f"detectron2={config['detectron2']}: it holds settings of Detectron2's config, as "
@@ -194,6 +241,7 @@ class DetectionRecipe:
             "extra_norm": config["c4"]["extra_norm"],
             "box_width": config["dc5" if config["head"] == "dc5" else "fpn"]["box_width"],
             **{f"fpn_{name}": config["fpn"][name] for name in ("channels", "norm", "first")},
+            **{f"fcn_{name}": config["fcn"][name] for name in ("width", "convs", "dilation")},
             "detectron2": config["detectron2"] or {},
         }
         absent = [field.name for field in fields(cls) if field.name not in values]
@@ -209,8 +257,9 @@ class DetectionRecipe:
     @property
     def unsaid(self) -> list[str]:
         """What of the data Detectron2's config does not name."""
-        said = flat(self.detectron2)
-        needed = (*DATA, KEYPOINTS) if self.keypoints else DATA
+        said, kind = flat(self.detectron2), "SEM_SEG" if self.outputs == "semantic" else "ROI"
+        needed = [key for key in DATA if key.startswith(("DATASETS.", f"MODEL.{kind}_"))]
+        needed += [KEYPOINTS] if self.keypoints else []
         return [key for key in needed if key not in said]
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from visrep import dist
-from visrep.d2 import heads
+from visrep.d2 import heads, semantic
 from visrep.d2.pkl import describe, native, settings
 from visrep.d2.recipe import DetectionRecipe, flat
 from visrep.errors import ConfigError
@@ -18,7 +18,7 @@ from visrep.weights.encoder_file import EncoderFile, build
 def held_by_detectron2(backbone: dict[str, Any], recipe: DetectionRecipe) -> bool:
     """Whether Detectron2's own backbone and head hold this net; its C4 head and its dilated res5
     have bottlenecks."""
-    if recipe.head in ("c4", "dc5") and backbone["depth"] in BASIC:
+    if recipe.head in ("c4", "dc5", "fcn") and backbone["depth"] in BASIC:
         return False
     return native(backbone)
 
@@ -121,11 +121,8 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
             "NORM": norm if recipe.fpn_norm and trained else "",
         }
         model["RPN"]["IN_FEATURES"] = levels
-        if recipe.outputs == "semantic":
-            model["META_ARCHITECTURE"] = "SemanticSegmentor"
-            model["SEM_SEG_HEAD"] = {"IN_FEATURES": levels[:-1], "COMMON_STRIDE": strides[0]}
         model["ROI_HEADS"]["IN_FEATURES"] = levels[:-1]
-    elif recipe.head == "dc5":
+    elif recipe.head in ("dc5", "fcn"):
         if own:
             model["RESNETS"]["RES5_DILATION"] = 2
         else:
@@ -172,6 +169,9 @@ def detection_settings(file: EncoderFile, recipe: DetectionRecipe, *, norm: str)
             "NUM_ITER": max(recipe.precise_bn, 1),
         },
     }
+    if recipe.outputs == "semantic":
+        levels = [f"p{int(math.log2(stride))}" for stride in strides[:-1]]
+        merge(config, semantic.settings(recipe, levels=levels, strides=strides, norm=norm))
     if recipe.repeat_threshold:
         config["DATALOADER"] = {
             "SAMPLER_TRAIN": "RepeatFactorTrainingSampler",

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from visrep.d2 import settings
+from visrep.d2 import densepose, settings
 from visrep.d2.config_text import Part, headed
 from visrep.d2.pkl import describe
 from visrep.d2.recipe import DetectionRecipe
@@ -70,6 +70,9 @@ def recipe_of(name: str) -> DetectionRecipe:
 def problem(task: str, backbone: dict[str, Any], own: "OwnData | None" = None) -> str | None:
     """Why there is no config of `task` on a net, as a clause; None if there is one."""
     recipe = recipe_of(task)
+    absent = densepose.problem() if recipe.outputs == "densepose" else None
+    if absent:
+        return absent
     if own is not None:
         return own.problem(recipe) or settings.problem(backbone, recipe)
     if recipe.unsaid:
@@ -104,6 +107,7 @@ class OwnData:
             "masks": not self.masks and "no object has a mask",
             "keypoints": not self.keypoints and "no object has keypoints",
             "semantic": "they are boxes",
+            "densepose": "they are boxes",
         }
         why = lacking.get(recipe.outputs)
         return f"it learns {recipe.outputs}, and in {self.train.name} {why}" if why else None

@@ -24,6 +24,7 @@ from visrep import dist, signals
 from visrep.d2.loader import TrainingLoader
 from visrep.engine import parallel
 from visrep.engine.precise_bn import reestimate
+from visrep.engine.precision import autocast_dtype, scaler
 from visrep.engine.writers import Meter, Writer
 from visrep.errors import ConfigError
 
@@ -34,13 +35,13 @@ def dtype(precision: str, device: torch.device) -> torch.dtype | None:
     Raises:
         ConfigError: it does not exist, or not on this device.
     """
-    if precision == "fp32":
-        return None
-    if precision != "bf16":
-        raise ConfigError(f"precision={precision}: choose fp32 or bf16 for engine=detectron2")
-    if device.type != "cuda":
-        raise ConfigError("precision=bf16: Detectron2 has it on a GPU only; use precision=fp32")
-    return torch.bfloat16
+    if precision not in ("fp32", "bf16", "fp16"):
+        raise ConfigError(f"precision={precision}: choose fp32, bf16 or fp16")
+    if precision != "fp32" and device.type != "cuda":
+        raise ConfigError(
+            f"precision={precision}: Detectron2 has it on a GPU only; use precision=fp32"
+        )
+    return autocast_dtype(precision, device)
 
 
 def trainer(
@@ -54,18 +55,22 @@ def trainer(
     """Detectron2's trainer of `model`; one that takes `accumulate` parts of a batch per update."""
     from detectron2.engine import AMPTrainer, SimpleTrainer
 
+    scale = scaler(dtype, next(model.parameters()).device)
     if accumulate > 1:
-        return _accumulating(model, loader, optimizer, dtype=dtype, parts=accumulate)
-    if dtype is None:
-        return SimpleTrainer(model, loader, optimizer)
-    scaler = torch.amp.GradScaler(enabled=False)  # bfloat16 needs no scaling
-    return AMPTrainer(model, loader, optimizer, grad_scaler=scaler, precision=dtype)
+        made = _accumulating(model, loader, optimizer, scale, dtype=dtype, parts=accumulate)
+    elif dtype is None:
+        made = SimpleTrainer(model, loader, optimizer)
+    else:
+        made = AMPTrainer(model, loader, optimizer, grad_scaler=scale, precision=dtype)
+    made.grad_scaler = scale
+    return made
 
 
 def _accumulating(
     model: nn.Module,
     loader: TrainingLoader,
     optimizer: torch.optim.Optimizer,
+    scale: torch.amp.GradScaler,
     *,
     dtype: torch.dtype | None,
     parts: int,
@@ -94,12 +99,13 @@ def _accumulating(
                 ):
                     losses = self.model(images)
                 with parallel.no_sync(self.model, on_the_way):
-                    (sum(losses.values()) / parts).backward()
+                    scale.scale(sum(losses.values()) / parts).backward()
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach() / parts
             self.after_backward()
             self._write_metrics(sums, waited)
-            self.optimizer.step()
+            scale.step(self.optimizer)
+            scale.update()
 
     return Accumulating(model, loader, optimizer)
 

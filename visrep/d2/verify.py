@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visrep.d2 import agreement, heads
+from visrep.d2 import agreement, densepose, heads
 from visrep.d2.agreement import TOLERANCE, trunk_of
 from visrep.d2.backbone import add_visrep_config
 from visrep.d2.lint import config as lint_config
@@ -158,6 +158,8 @@ def _read(config: Path) -> Any:
     heads.register()
     cfg = get_cfg()
     add_visrep_config(cfg)
+    if "DENSEPOSE_ON" in config.read_text(encoding="utf-8"):
+        densepose.extend(cfg)
     with _refusals(config):
         cfg.merge_from_file(str(config))
     return cfg

@@ -9,11 +9,19 @@ import pytest
 import torch
 
 from tests.transfer.detection.shapes import coco_json, shapes, with_corners
+from tests.visrep.data.semantic.layouts import (
+    blocks,
+    cityscapes,
+    own,
+    voc12,
+    write_image,
+    write_labels,
+)
 from visrep import results
 from visrep.config import compose
 from visrep.d2 import installed
 from visrep.d2.tasks import recipe_of
-from visrep.data.images import BrokenImages
+from visrep.data.images import BrokenImages, read_image
 from visrep.data.preprocess import Preprocess
 from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
@@ -339,7 +347,8 @@ def test_engine_auto_says_what_it_takes_and_why(monkeypatch):
         ("outputs=stuff", "outputs=stuff: choose boxes or masks or keypoints or semantic"),
         ("norm=GN", "norm=GN: choose BN or SyncBN or naiveSyncBN or FrozenBN"),
         ("freeze_at=5", "freeze_at=5: 0 to 4 with head=c4"),
-        ("head=c5", "head=c5: choose c4 or dc5 or fpn"),
+        ("head=c5", "head=c5: choose c4 or dc5 or fpn or fcn"),
+        ("head=fcn", "head=fcn names pixels: outputs=semantic, not boxes"),
         ("iterations=0", "iterations=0"),
         ("lr=0", "lr=0"),
         ("warmup=3", "warmup=3 is not shorter than iterations=3"),
@@ -449,24 +458,17 @@ def test_keypoint_data_that_are_wrong_are_one_line(weights, corners, tmp_path):
         keypoints(weights, tmp_path / "c", corners, "engine=torchvision", "detection=coco")
 
 
-def test_what_no_engine_learns_is_refused_before_anything_runs(weights, tmp_path):
-    for task in ("coco_semantic_fpn_1x",):
-        out = tmp_path / task
-        with pytest.raises(ConfigError, match="no engine learns it yet; choose boxes or mask"):
-            cfg, _ = compose("detect", [f"weights={weights}", f"out={out}", f"task={task}"])
-            detect.main(cfg)
-        assert not out.exists()
-
-
 def test_what_only_detectron2_knows_is_refused_or_left_out(weights, data, tmp_path):
-    dilated = recipe_of("voc0712_dc5")
-    with pytest.raises(ConfigError, match="task=voc0712_dc5 has settings that only Detectron2"):
-        detect.refuse(dilated, "torchvision")
-    detect.refuse(dilated, "detectron2")
+    own = "+detectron2.SOLVER.GAMMA=0.5"
+    cropped = dataclasses.replace(
+        recipe_of("scenes"), detectron2={"INPUT": {"CROP": {"ENABLED": True}}}
+    )
+    with pytest.raises(ConfigError, match="task=scenes has settings that only Detectron2"):
+        detect.refuse(cropped, "torchvision")
+    detect.refuse(cropped, "detectron2")
     assert run(weights, tmp_path / "b", "engine=torchvision", "detectron2=null")
-    rare = [f"weights={weights}", f"out={tmp_path / 'c'}", "task=lvis05_fpn_1x", "detection=coco"]
-    with pytest.raises(ConfigError, match="DATALOADER.SAMPLER_TRAIN"):
-        detect.main(compose("detect", [*rare, "engine=torchvision"])[0])
+    with pytest.raises(ConfigError, match="SOLVER.GAMMA"):
+        run(weights, tmp_path / "c", "engine=torchvision", own)
     assert not (tmp_path / "c").exists()
 
 
@@ -576,3 +578,100 @@ def test_a_kept_detector_is_trained_on_by_a_word(weights, tmp_path, data, engine
     assert steps[-1] == 5 and len(steps) == len(set(steps))
     assert records[-1].extra["iterations"] == 5
     assert detector_file.read(detector_file.find(out)).recipe["iterations"] == 5
+
+
+# Semantic segmentation
+
+FCN = ["iterations=2", "batch_size=2", "crop=33", "fcn.width=16", "fcn.dilation=2", "threads=1"]
+
+
+def segmented(weights, out, root, *overrides):
+    given = [f"weights={weights}", f"out={out}", f"detection.root={root}", *overrides]
+    detect.main(compose("detect", [*given, *FCN])[0])
+    return results.read(out / "results.jsonl")
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_an_fcn_is_trained_kept_and_measured_again(weights, tmp_path, engine):
+    """VOC 2012 in its usual layout, from the command's own keys."""
+    root, out = voc12(tmp_path / "data"), tmp_path / "run"
+    first = segmented(weights, out, root, "task=voc12_fcn", f"engine={engine}")
+    assert set(values(first)) == {"mIoU", "fwIoU", "mACC", "pACC"}
+    for record in first:
+        assert (record.task, record.engine, record.dataset) == ("semantic", engine, "VOC2012/val")
+        assert record.extra["head"] == "fcn" and record.extra["recipe"] == "voc12_fcn"
+        assert 0 <= record.value <= 100 and "bus" in record.extra["classes_without_truth"]
+    kept = json.loads((out / "confusion.json").read_text())
+    pixels = sum(51 * 40 - 51 if n % 2 == 0 else 51 * 40 - 40 for n in (4, 5))  # without the border
+    assert sum(map(sum, kept["matrix"])) == pixels and len(kept["classes"]) == 21
+    rows = json.loads((out / "per_class.json").read_text())["semantic"]
+    assert [row["class"] for row in rows] == kept["classes"]
+    listed = json.loads((out / "segmentations.json").read_text())["images"]
+    for image in listed:
+        named = read_image(out / image["segmentation"])
+        assert named.shape == (3, image["height"], image["width"]) and int(named.max()) < 21
+    given = [f"detector={out}", "detection=voc12_semantic", f"detection.root={root}", "threads=1"]
+    detect.main(compose("detect", [*given, f"out={tmp_path / 'again'}"])[0])
+    assert values(results.read(tmp_path / "again/results.jsonl")) == values(first)
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("engine", ["torchvision", "detectron2"])
+def test_an_fcn_is_measured_by_the_other_engine(weights, tmp_path, engine):
+    root, out = own(tmp_path / "data"), tmp_path / "run"
+    data = ["task=voc12_fcn", "detection=semantic"]
+    first = segmented(weights, out, root, *data, f"engine={engine}")
+    other = {"torchvision": "detectron2", "detectron2": "torchvision"}[engine]
+    given = [f"detector={out}", "detection=semantic", f"detection.root={root}", f"engine={other}"]
+    detect.main(compose("detect", [*given, f"out={tmp_path / 'again'}", "threads=1"])[0])
+    second = results.read(tmp_path / "again/results.jsonl")
+    assert values(second) == pytest.approx(values(first), abs=0.1)
+    shuffled = [*given, "detection.classes=[sky,road,wall]", f"out={tmp_path / 'b'}", "threads=1"]
+    detect.main(compose("detect", shuffled)[0])
+    assert values(results.read(tmp_path / "b/results.jsonl")) == pytest.approx(values(second))
+
+
+@pytest.mark.parametrize("engine", BOTH)
+@pytest.mark.parametrize("task", ["cityscapes_fcn", "coco_semantic_fpn_1x"])
+def test_the_other_tasks_of_pixels_run(weights, tmp_path, task, engine):
+    if task == "cityscapes_fcn":
+        root, own_keys = cityscapes(tmp_path / "data"), []
+    else:
+        root = stuff(tmp_path / "data")
+        own_keys = ["train_sizes=[48]", "test_size=48", "fpn.channels=16", "semantic_width=32"]
+        own_keys += ["precise_bn=2", "warmup=1", "crop=0"]
+    out = tmp_path / "run"
+    given = [f"weights={weights}", f"out={out}", f"detection.root={root}", f"task={task}"]
+    detect.main(compose("detect", [*given, f"engine={engine}", *FCN, *own_keys])[0])
+    assert "mIoU" in values(results.read(out / "results.jsonl"))
+
+
+def test_an_fcn_is_resumed_from_its_snapshot(weights, tmp_path):
+    root = own(tmp_path / "data")
+    own_keys = ["task=voc12_fcn", "detection=semantic", "engine=torchvision", "snapshot_every=1"]
+    own_keys += ["init=random"]
+    whole = segmented(weights, tmp_path / "whole", root, *own_keys)
+    out = tmp_path / "cut"
+    segmented(weights, out, root, *own_keys, "resume=auto")
+    for gone in ("snapshots/step-000000002.pt", "detector.safetensors", "results.jsonl"):
+        (out / gone).unlink()
+    again_ = segmented(weights, out, root, *own_keys, "resume=auto")
+    assert values(again_) == values(whole)
+
+
+def test_boxes_are_no_pixels_and_pixels_no_boxes(weights, tmp_path):
+    with pytest.raises(ConfigError, match="outputs=semantic: .* has no classes of pixels"):
+        segmented(weights, tmp_path / "a", tmp_path / "s", "task=voc12_fcn", "detection=scenes")
+    root = own(tmp_path / "data")
+    given = [f"weights={weights}", f"out={tmp_path / 'b'}", "detection=semantic", "task=scenes"]
+    with pytest.raises(UserError, match="no image has a box"):
+        detect.main(compose("detect", [*given, f"detection.root={root}", *SMALL[1:]])[0])
+
+
+def stuff(root):
+    """COCO's folders with two images for each part."""
+    for number, split in enumerate(("train2017", "train2017", "val2017")):
+        ids = blocks(48, 60, [0, 7, 53], seed=number)
+        write_image(root / f"{split}/{number:012d}.jpg", ids)
+        write_labels(root / f"panoptic_stuff_{split}/{number:012d}.png", ids)
+    return root

@@ -325,6 +325,31 @@ def test_every_image_is_seen_once_per_epoch(data):
     assert sorted(positions) == list(range(30))
 
 
+def test_rare_classes_come_more_often_and_batches_follow_from_the_step(data):
+    records = [
+        dataclasses.replace(r, boxes=[b for b in r.boxes if not b.category][:1])
+        for r in data.records
+    ]
+    rare = dataclasses.replace(records[0], boxes=[Box((4.0, 4.0, 20.0, 20.0), 1)])
+    uneven = dataclasses.replace(data, records=[rare, *(r for r in records[1:] if r.boxes)])
+    count = len(uneven.records)
+    # Of class 1 there is one image of `count`: its factor is sqrt(t * count) = 2.
+    recipe = small_recipe(batch_size=1, train_sizes=[48], repeat_threshold=4 / count)
+
+    def batches():
+        return TrainingBatches(uneven, recipe=recipe, seed=3)
+
+    members = batches().members()
+    epoch = [next(members)[0] for _ in range(count + 1)]
+    assert sorted(epoch) == list(range(count + 1))
+    targets = [batches().sample(position)[1]["labels"].tolist() for position in epoch]
+    assert targets.count([2]) == 2
+    stream = batches().iterate(0)
+    first = [next(stream) for _ in range(count + 4)]
+    late = next(batches().iterate(count + 3))
+    assert torch.equal(late["images"][0], first[-1]["images"][0])
+
+
 def test_data_that_cannot_be_trained_on_is_refused(data):
     import dataclasses
 

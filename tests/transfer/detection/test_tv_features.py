@@ -19,7 +19,7 @@ def detector_of(net, **settings):
 
 
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
-@pytest.mark.parametrize("head", ["c4", "fpn"])
+@pytest.mark.parametrize("head", ["c4", "dc5", "fpn"])
 def test_a_detector_holds_its_encoder(head, norm):
     net = ResNet(depth=18, width=0.125, stem="small")
     detector = detector_of(net, head=head, norm=norm).train()

@@ -9,6 +9,7 @@ from visrep.d2 import tasks
 from visrep.d2.recipe import DetectionRecipe
 from visrep.errors import ConfigError
 from visrep.groups import choices
+from visrep.transfer.detection import detect
 
 
 def composed(task: str, *overrides: str):
@@ -20,7 +21,7 @@ def test_the_recipe_of_a_task_is_the_one_that_detect_runs(task):
     cfg = composed(task)
     assert cfg.task == task
     assert DetectionRecipe.read(OmegaConf.to_container(cfg)) == tasks.recipe_of(task)
-    other = {"c4": "fpn", "dc5": "c4", "fpn": "dc5"}[cfg.head]
+    other = {"c4": "fpn", "dc5": "c4", "fpn": "dc5", "fcn": "fpn"}[cfg.head]
     if cfg.outputs in ("boxes", "masks"):
         recipe = DetectionRecipe.read(composed(task, f"head={other}"))
         assert recipe.head == other and recipe.box_pool == cfg[other].box_pool
@@ -34,7 +35,7 @@ def test_a_task_brings_its_data_and_others_can_be_given():
     assert composed("lvis1_fpn_1x").detection.name == "lvis1"
     assert composed("cityscapes_fpn").detection.name == "cityscapes"
     with pytest.raises(ConfigError, match="give a value: detection="):
-        compose("detect", ["detector=x", "out=y"])
+        detect.resolve(compose("detect", ["detector=x", "out=y"])[0])
 
 
 def test_mocos_recipe():
@@ -54,7 +55,7 @@ def test_mocos_recipe():
 
 @pytest.mark.parametrize("task", choices("task"))
 def test_published_numbers_have_a_source(task):
-    metrics = {"AP", "AP50", "AP75", "coco_AP", "mask_AP", "keypoint_AP"}
+    metrics = {"AP", "AP50", "AP75", "coco_AP", "mask_AP", "keypoint_AP", "densepose_AP", "mIoU"}
     for row in tasks.stated(task).published:
         assert set(row) == {"metric", "value", "weights", "source", "runs"}
         assert row.metric in metrics and 10 < row.value < 100
@@ -85,7 +86,8 @@ def test_a_task_that_leaves_out_what_has_no_default_is_told():
 
 def test_settings_that_only_detectron2_knows():
     assert tasks.recipe_of("voc0712_c4").beyond == tasks.recipe_of("scenes").beyond == []
-    assert "MODEL.RESNETS.RES5_DILATION" in tasks.recipe_of("voc0712_dc5").beyond
+    assert tasks.recipe_of("voc0712_dc5").beyond == []
+    assert small_recipe(detectron2={"SOLVER": {"GAMMA": 0.5}}).beyond == ["SOLVER.GAMMA"]
     assert tasks.recipe_of("voc0712_c4").unsaid == []
     assert len(tasks.recipe_of("scenes").unsaid) == 3
 

@@ -18,7 +18,10 @@ from visrep.d2.weights import place_of
 from visrep.errors import ConfigError
 from visrep.paths import config_dir
 
-TASKS = [task for task in groups.choices("task") if task != "scenes"]
+PROJECT = "coco_densepose_fpn_s1x"  # its config needs the project DensePose
+ALL = groups.choices("task")
+# On data of Detectron2's own.
+TASKS = [task for task in ALL if not tasks.recipe_of(task).unsaid and task != PROJECT]
 NARROW = {"depth": 50, "width": 0.0625, "stem": "imagenet"}
 
 
@@ -32,7 +35,8 @@ def test_which_tasks_there_are_and_how_they_are_asked_for():
     )
     assert {f"coco_{head}_{x}" for head in ("c4", "fpn") for x in ("1x", "2x")} <= set(TASKS)
     assert tasks.selected(None) == []
-    assert tasks.selected("all") == sorted([*TASKS, "scenes"])
+    assert tasks.selected("all") == ALL
+    assert {"scenes", "scenes_fcn", "voc12_fcn", PROJECT} == set(ALL) - set(TASKS)
     assert tasks.selected("voc07_c4") == ["voc07_c4"]
     assert tasks.selected(["voc07_c4", "coco_c4_1x", "voc07_c4"]) == ["voc07_c4", "coco_c4_1x"]
     with pytest.raises(ConfigError, match="task=voc07_c5: did you mean voc07_c4"):
@@ -42,7 +46,7 @@ def test_which_tasks_there_are_and_how_they_are_asked_for():
 def test_the_commands_help_names_every_task():
     text = (config_dir() / "convert.yaml").read_text()
     listed = text.split("\ntask: null")[1].split("\nstem_stride")[0]
-    assert set(TASKS) == set(re.findall(r"\b(?:voc|coco|lvis|cityscapes)\w+", listed))
+    assert {*TASKS, PROJECT} == set(re.findall(r"\b(?:voc|coco|lvis|cityscapes)\w+", listed))
 
 
 # The published numbers, written down once more: task -> batch, rate, iterations, steps, warm-up
@@ -62,6 +66,7 @@ PUBLISHED = {
     "lvis05_fpn_1x": (16, 0.02, 90000, [60000, 80000], 1000),
     "lvis1_fpn_1x": (16, 0.02, 180000, [120000, 160000], 1000),
     "cityscapes_fpn": (8, 0.01, 24000, [18000], 1000),
+    "cityscapes_fcn": (16, 0.01, 90000, [63000, 81000], 0),
 }
 
 
@@ -81,10 +86,12 @@ def test_the_recipe_is_for_self_supervised_weights(task):
     assert model["BACKBONE"]["FREEZE_AT"] == (2 if frozen else 0)
     assert model["RESNETS"]["NORM"] == ("FrozenBN" if frozen else "SyncBN")
     assert model["RESNETS"]["STRIDE_IN_1X1"] is False
-    assert config["TEST"]["PRECISE_BN"]["ENABLED"] is not frozen
+    assert config["TEST"]["PRECISE_BN"]["ENABLED"] is not (frozen or "fcn" in task)
     assert config["INPUT"]["FORMAT"] == "RGB"
     if "FPN" in model:
         assert model["FPN"]["NORM"] == "SyncBN"
+    elif "fcn" in task:
+        assert model["SEM_SEG_HEAD"]["NORM"] == "SyncBN" and "VISREP" in config["INPUT"]
     elif "dc5" not in task:
         name = "Res5ROIHeads" if frozen else "Res5ROIHeadsExtraNorm"
         assert model["ROI_HEADS"]["NAME"] == name
@@ -114,7 +121,14 @@ def test_what_single_tasks_say():
         "NUM_CLASSES": 54,
         "IN_FEATURES": ["p1", "p2", "p3", "p4"],
         "COMMON_STRIDE": 2,
+        "CONVS_DIM": 128,
+        "IGNORE_VALUE": 255,
     }
+    voc12, cityscapes = (tasks.recipe_of(f"{name}_fcn") for name in ("voc12", "cityscapes"))
+    assert (voc12.lr, voc12.iterations, voc12.milestones) == (0.003, 30000, [21000, 27000])
+    assert (voc12.crop, cityscapes.crop, voc12.test_size) == (513, 769, 0)
+    assert (voc12.fcn_width, voc12.fcn_convs, voc12.fcn_dilation) == (256, 2, 6)
+    assert list(voc12.scales) == [0.5, 2.0] and voc12.flip and cityscapes.batch_size == 16
     own = settings("voc0712_dc5")["MODEL"]
     assert own["RESNETS"]["RES5_DILATION"] == 2 and "VISREP" not in own
     assert own["RPN"]["IN_FEATURES"] == own["ROI_HEADS"]["IN_FEATURES"] == ["res5"]

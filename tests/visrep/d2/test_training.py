@@ -18,6 +18,7 @@ from visrep.transfer.detection import engine_d2
 
 
 @pytest.mark.detectron2
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
 @pytest.mark.parametrize("head", ["fpn", "c4"])
 def test_an_update_in_parts_is_that_of_the_batch(tmp_path, head, monkeypatch):
     """Norms rest, the samplers take the first of each kind, and every image has as many regions."""
@@ -27,7 +28,8 @@ def test_an_update_in_parts_is_that_of_the_batch(tmp_path, head, monkeypatch):
     run = Run(out=tmp_path, device=torch.device("cpu"), seed=0, config={}, command="")
     monkeypatch.setattr(torch, "randperm", lambda n, **given: torch.arange(n))
     after = []
-    for accumulate in (1, 2):
+    # float16 is a GPU's; here its gradients are scaled, and the numbers stay float32
+    for accumulate, dtype in ((1, None), (2, None), (2, torch.float16)):
         recipe = small_recipe(
             head=head, batch_size=4, roi_batch=4, norm="FrozenBN", accumulate=accumulate
         )
@@ -44,16 +46,17 @@ def test_an_update_in_parts_is_that_of_the_batch(tmp_path, head, monkeypatch):
         )
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         before = {name: value.clone() for name, value in model.named_parameters()}
-        loop = training.trainer(model, loader, optimizer, dtype=None, accumulate=accumulate)
+        loop = training.trainer(model, loader, optimizer, dtype=dtype, accumulate=accumulate)
+        assert loop.grad_scaler.is_enabled() == (dtype is torch.float16)
         loop.train(0, 1)
         after.append({n: before[n] - value.detach() for n, value in model.named_parameters()})
-    whole, parts = after
+    whole, parts, scaled = after
     moved = 0
     for name, step in whole.items():
         moved += bool(step.any())
-        assert torch.allclose(step, parts[name], atol=1e-6 * max(1.0, step.abs().max().item())), (
-            name
-        )
+        near = {"atol": 1e-6 * max(1.0, step.abs().max().item())}
+        assert torch.allclose(step, parts[name], **near), name
+        assert torch.allclose(step, scaled[name], **near), name
     assert moved > 0.9 * len(whole)
 
 
@@ -79,6 +82,7 @@ def test_precisions_that_detectron2_has():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert training.dtype("fp32", cpu) is None
     assert training.dtype("bf16", cuda) is torch.bfloat16
-    for word, device in (("bf16", cpu), ("fp16", cuda)):
+    assert training.dtype("fp16", cuda) is torch.float16
+    for word, device in (("bf16", cpu), ("fp16", cpu), ("auto", cuda)):
         with pytest.raises(ConfigError, match=f"precision={word}"):
             training.dtype(word, device)

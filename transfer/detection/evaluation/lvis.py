@@ -162,10 +162,14 @@ def _add(
         overlaps = _overlaps(regions, boxes, record, kind)
         stated = np.array([_area(box, kind) for box in boxes])
         right, ignored = [], []
+        alike = match(overlaps, np.zeros(len(boxes), dtype=bool))[0]
         for low, high in _AREAS.values():
             uncounted = _uncounted(boxes, kind) | _outside(stated, low, high)
-            hit, aside = match(overlaps, uncounted)
-            aside |= ~hit & (_outside(areas, low, high) | (name in incomplete))
+            if uncounted.all() or not uncounted.any():  # no object is preferred to another
+                hit, aside = alike, alike & uncounted.any()
+            else:
+                hit, aside = match(overlaps, uncounted)
+            aside = aside | ~hit & (_outside(areas, low, high) | (name in incomplete))
             right.append(hit)
             ignored.append(aside)
         found[category].scores.append(scores[mine])
@@ -227,7 +231,8 @@ def match(
     thresholds = np.minimum(THRESHOLDS, 1 - 1e-10)[:, None]
     free = np.ones((len(THRESHOLDS), objects), dtype=bool)
     rows = np.arange(len(THRESHOLDS))
-    for i, overlap in enumerate(overlaps):
+    for i in np.flatnonzero(overlaps.max(axis=1) >= THRESHOLDS[0]):
+        overlap = overlaps[i]
         within = free & (overlap >= thresholds)
         counted = within & ~uncounted
         has = counted.any(axis=1)

@@ -30,10 +30,13 @@ def tasks() -> list[DetectionRecipe]:
 
 
 def classes_of(name: str) -> int | None:
-    """The number of classes of a data set of Detectron2's; None if no task has such data."""
+    """The number of classes of objects of a data set of Detectron2's; None if no task has such
+    data."""
     known = dict(CLASSES)
     for task in tasks():
-        train, test, count = (flat(task.detectron2)[key] for key in DATA)
+        if task.outputs == "semantic":
+            continue
+        train, test, count = (flat(task.detectron2)[key] for key in DATA[:3])
         known |= {_data(each): count for each in [*train, *test]}
     return known.get(_data(name))
 
@@ -41,7 +44,13 @@ def classes_of(name: str) -> int | None:
 def lengths_on(train: Sequence[str]) -> tuple[int, list[int]] | None:
     """The batch, and the published numbers of iterations at it, for data of training."""
     data = families(train)
-    alike = [t for t in tasks() if families(flat(t.detectron2)[DATA[0]]) == data]
+    pixels = any("sem_seg" in name or "stuffonly" in name for name in train)
+    alike = [
+        task
+        for task in tasks()
+        if families(flat(task.detectron2)[DATA[0]]) == data
+        and (task.outputs == "semantic") == pixels
+    ]
     if not alike:
         return None
     batch = alike[0].batch_size

@@ -16,6 +16,8 @@ import numpy as np
 
 from visrep.data.classes import some
 from visrep.data.detection.boxes import DetectionDataset, ImageRecord, trainable
+from visrep.data.images import BrokenImage
+from visrep.data.semantic.labels import IGNORED
 from visrep.data.splits import describe_list, listed
 from visrep.errors import ConfigError, UserError
 from visrep.files import write_text
@@ -40,7 +42,7 @@ def labelled(dataset: DetectionDataset, labels: Any, *, draw: int) -> DetectionD
     if isinstance(labels, str):
         chosen = read_list(labels, dataset)
         kept = replace(dataset, records=[dataset.records[i] for i in sorted(chosen)])
-        trainable(kept, masks=False)
+        _teaching(kept)
         return kept
     if isinstance(labels, bool) or not isinstance(labels, int | float) or not 0 < labels <= 1:
         raise ConfigError(
@@ -63,7 +65,7 @@ def drawn(dataset: DetectionDataset, *, share: float, seed: int) -> list[int]:
     Raises:
         UserError: that is no image.
     """
-    usable = {id(record) for record in trainable(dataset, masks=False)}
+    usable = {id(record) for record in _teaching(dataset)}
     places = [i for i, record in enumerate(dataset.records) if id(record) in usable]
     count = int(share * len(places) + 1e-6)  # 0.29 * 100 is 28.999...
     if not count:
@@ -84,7 +86,20 @@ def drawn(dataset: DetectionDataset, *, share: float, seed: int) -> list[int]:
     return [*first, *(i for i in order if i not in first)][:count]
 
 
+def _teaching(dataset: DetectionDataset) -> list[ImageRecord]:
+    """The images that have an object, or classes of pixels. Raises UserError as `trainable`."""
+    if any(record.labels is not None for record in dataset.records):
+        return dataset.records
+    return trainable(dataset, masks=False)
+
+
 def _classes(record: ImageRecord) -> set[int]:
+    if record.labels is not None:
+        try:
+            found = record.labels.read(record.height, record.width).unique().tolist()
+        except BrokenImage:  # judged where it is trained on
+            return set()
+        return {category for category in found if category != IGNORED}
     return {box.category for box in record.boxes if not box.crowd}
 
 
@@ -141,7 +156,7 @@ def announce(
     """
     if labels == 1:
         return {}
-    usable = [trainable(dataset, masks=False) for dataset in (train, kept)]
+    usable = [_teaching(dataset) for dataset in (train, kept)]
     images, boxes = len(usable[1]), sum(len(record.boxes) for record in usable[1])
     found = [_per_class(dataset) for dataset in (train, kept)]
     log.info(
@@ -167,5 +182,8 @@ def announce(
 
 
 def _per_class(dataset: DetectionDataset) -> Mapping[int, int]:
+    """Boxes of each class; images of each class where pixels have one."""
+    if any(record.labels is not None for record in dataset.records):
+        return Counter(category for record in dataset.records for category in _classes(record))
     boxes = (box for record in dataset.records for box in record.boxes if not box.crowd)
     return Counter(box.category for box in boxes)

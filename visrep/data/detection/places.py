@@ -5,8 +5,9 @@ DIR/coco/                     annotations, train2017, val2017
 DIR/lvis/                     lvis_v1_train.json ...; its images are those of coco/
 DIR/cityscapes/               leftImg8bit, gtFine
 
-`detection.root=DIR` is that folder; without it, `$DETECTRON2_DATASETS` and then `datasets/` here.
-For coco, lvis and cityscapes it may also be the folder of the one data set itself.
+`detection.root=DIR` is that folder; without it, `$DETECTRON2_DATASETS`, and where that is not set
+`datasets/`. It may also be the folder of the one data set itself: coco, cityscapes, or VOC2007
+where no other year is read.
 """
 
 from pathlib import Path
@@ -27,6 +28,12 @@ def located(path: str | Path, root: str | Path | None) -> Path:
         return path
     inner = base.joinpath(*path.relative_to(base).parts[1:])
     return inner if inner != base and inner.exists() else path
+
+
+def home(root: str | Path, name: str) -> Path:
+    """The folder `name` of a data set in `root`; `root` where there is none, or it is that one."""
+    inner = Path(root).expanduser() / name
+    return inner if inner.is_dir() else Path(root).expanduser()
 
 
 def present(path: Path, root: str | Path | None, *, kind: str = "file") -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from visrep.data.detection.boxes import DetectionDataset, existing_folder, inside
+from visrep.data.detection.places import home
 from visrep.data.semantic.labels import coding_of
 from visrep.data.semantic.pairs import Pair, dataset_of
 from visrep.errors import ConfigError, UserError
@@ -50,7 +51,7 @@ def read_cityscapes(
     """The images of `split` (train, val) with the classes of their pixels.
 
     Args:
-        root: holds leftImg8bit and gtFine.
+        root: holds leftImg8bit and gtFine, or the folder cityscapes with them.
         classes: some of the nineteen; pixels of the rest are ignored. None = all.
         depth: as for `visrep.data.detection.voc.read_voc`.
 
@@ -59,7 +60,7 @@ def read_cityscapes(
     """
     if root is None:
         raise ConfigError("this data needs a folder: add detection.root=PATH")
-    place = existing_folder(root, "detection.root")
+    place = existing_folder(home(root, "cityscapes"), "detection.root")
     images, labels = (_part(place, folder, split) for folder in ("leftImg8bit", "gtFine"))
     files = sorted(path for path in images.rglob(f"*{_IMAGE}") if not path.name.startswith("."))
     if not files:

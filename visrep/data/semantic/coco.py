@@ -12,6 +12,7 @@ from typing import Any
 
 from visrep.data.detection.boxes import DetectionDataset, ImageRecord, existing_folder, inside
 from visrep.data.detection.coco import read_coco
+from visrep.data.detection.places import home
 from visrep.data.detection.voc_files import Images
 from visrep.data.semantic.labels import IGNORED, DrawnLabels, coding_of
 from visrep.data.semantic.pairs import dataset_of, pairs_of
@@ -43,7 +44,7 @@ def read_stuff(
     """The images of `split` (train2017, val2017) with COCO's stuff; every label image is one.
 
     Args:
-        root: the folder coco.
+        root: the folder coco, or the one that holds it.
         labels: the folder of label images; None = panoptic_stuff_SPLIT.
         classes: some of `STUFF`; pixels of the rest are ignored. None = all.
         depth: as for `visrep.data.detection.voc.read_voc`.
@@ -53,7 +54,7 @@ def read_stuff(
     """
     if root is None:
         raise ConfigError("this data needs a folder: add detection.root=PATH")
-    place = existing_folder(root, "detection.root")
+    place = existing_folder(home(root, "coco"), "detection.root")
     folder = labels or f"panoptic_stuff_{split}"
     images, drawn = (inside(place, name, f"split {split}") for name in (split, folder))
     for part in (images, drawn):
@@ -77,12 +78,15 @@ def read_masks(
     classes: Sequence[str] | None = None,
     on_bad: str = "report",
     depth: Any = "auto",
+    root: str | Path | None = None,
 ) -> DetectionDataset:
     """The masks of a json of COCO's form as classes of pixels, see `drawn`.
 
     Arguments and errors are `visrep.data.detection.coco.read_coco`'s.
     """
-    return drawn(read_coco(annotations, image_root, classes=classes, on_bad=on_bad, depth=depth))
+    return drawn(
+        read_coco(annotations, image_root, classes=classes, on_bad=on_bad, depth=depth, root=root)
+    )
 
 
 def drawn(dataset: DetectionDataset) -> DetectionDataset:

@@ -40,6 +40,11 @@ class Coding:
     classes: Mapping[int, int]
     about: str
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether an id is its class's index, or `IGNORED`."""
+        return all(id_ == number for id_, number in self.classes.items())
+
     def decode(self, ids: np.ndarray, file: str | Path) -> Tensor:
         """H x W ids as classes, uint8.
 

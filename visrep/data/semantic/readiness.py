@@ -4,15 +4,13 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from visrep.data.detection import DetectionDataset, ImageRecord
-from visrep.data.detection.readiness import sound
+from visrep.data.detection.readiness import sound, warn_of_twins
 from visrep.data.images import BrokenImage
-from visrep.data.overlap import overlap_line, same_files
 from visrep.data.semantic.labels import IGNORED
 from visrep.errors import ConfigError, UserError
 
@@ -46,10 +44,7 @@ def ready(
     alone = [name for name, a, b in zip(train.classes, learnt, found, strict=True) if b and not a]
     if alone and whole:
         log.warning("%s has no pixel of %s to learn from", train.name, ", ".join(alone))
-    twins = same_files(_paths(train), _paths(test))
-    if twins:
-        line = overlap_line(twins, train=train.name, test=test.name, images=len(test.records))
-        log.warning("%s", line)
+    warn_of_twins(train, test)
     return train, test
 
 
@@ -111,7 +106,3 @@ def _counted(record: ImageRecord) -> Tensor:
         return torch.bincount(labels_of(record).flatten(), minlength=IGNORED + 1)
     except BrokenImage:  # between its ends; counted where it is used
         return torch.zeros(IGNORED + 1, dtype=torch.int64)
-
-
-def _paths(dataset: DetectionDataset) -> dict[str, Path]:
-    return {record.file: Path(record.file) for record in dataset.records}

@@ -24,7 +24,8 @@ def read(name, part, root=None):
     return config.instantiate(loaded.detection[part])
 
 
-SETS = ["coco", "lvis05", "lvis1", "cityscapes", "voc07", "voc0712"]
+SETS = ["coco", "lvis05", "lvis1", "cityscapes", "voc07", "voc0712", "coco_keypoints"]
+PIXELS = ["coco_stuff", "semantic_masks", "cityscapes_semantic", "voc12_semantic"]
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -38,8 +39,21 @@ def test_one_folder_holds_all_of_them(name, root, monkeypatch):
     assert read(name, "train").records == train.records
 
 
+@pytest.mark.parametrize("name", PIXELS)
+def test_and_label_images_of_them(name, root):
+    train, test = read(name, "train", root), read(name, "test", root)
+    assert (len(train.records), len(test.records)) == (4, 3)
+    assert train.classes == test.classes
+    assert all(record.labels is not None for record in [*train.records, *test.records])
+
+
 @pytest.mark.parametrize(
-    ("name", "folder"), [("coco", "coco"), ("cityscapes", "cityscapes"), ("voc07", "VOC2007")]
+    ("name", "folder"),
+    [
+        *(("coco", "coco"), ("coco_keypoints", "coco"), ("coco_stuff", "coco")),
+        *(("semantic_masks", "coco"), ("cityscapes", "cityscapes"), ("voc07", "VOC2007")),
+        *(("cityscapes_semantic", "cityscapes"), ("voc12_semantic", "VOC2012")),
+    ],
 )
 def test_or_it_is_the_folder_of_the_one(name, folder, root):
     for part in ("train", "test"):
