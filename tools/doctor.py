@@ -293,6 +293,13 @@ def existing(path: Path) -> Path:
     return path if path.exists() else existing(path.parent)
 
 
+def detection_on(device: torch.device) -> str:
+    """What Detectron2 can do on `device`: norms over several processes, precisions."""
+    if device.type == "cuda":
+        return "norms over several processes are SyncBN; fp32, bf16, fp16"
+    return "norms over several processes are naiveSyncBN; fp32 in Detectron2, bf16 in torchvision"
+
+
 def machine() -> Iterator[str]:
     """Devices, threads, precision and folders, one line each."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -309,6 +316,7 @@ def machine() -> Iterator[str]:
     fast = autocast_dtype("auto", devices[0])
     words = "bfloat16 autocast" if fast else "float32 (bfloat16 is emulated here, and slower)"
     yield f"precision   auto means {words}"
+    yield f"detection   {detection_on(devices[0])}"
     free = shutil.disk_usage(existing(cache_dir())).free
     yield f"cache       {cache_dir()}, {free / 1e9:.0f} GB free (VISREP_CACHE)"
     datasets = os.environ.get("DETECTRON2_DATASETS")

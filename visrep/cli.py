@@ -134,12 +134,15 @@ def _compose_and_run(command: str, overrides: list[str], flags: list[str]) -> in
     entry = importlib.import_module(COMMANDS[command][0])
     if "--dry-run" in flags:
         resolve = getattr(entry, "resolve", lambda cfg: cfg)
+        whole = True
         try:
             cfg = resolve(cfg)
         except UserError as error:  # they are not here: on another machine, perhaps
             print(f"# What the data decide is as typed: {error}")
+            whole = False
         print(OmegaConf.to_yaml(cfg, resolve=True), end="")
-        print(getattr(entry, "also_shown", lambda cfg: "")(cfg), end="")
+        if whole and hasattr(entry, "also_shown"):
+            print(entry.also_shown(cfg), end="")
         return 0
 
     def main(cfg: DictConfig, typed: list[str]) -> None:

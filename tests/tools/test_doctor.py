@@ -36,6 +36,9 @@ def test_healthy_machine_passes_and_says_what_it_has(capsys):
     assert "ok  torchvision ops" in said and "Everything required works" in said
     assert re.search(r"CPU +\d+ cores, torch uses 1 threads", said)
     assert "precision   auto means" in said
+    assert "detection   norms over several processes are " in said
+    assert "SyncBN; fp32, bf16, fp16" in doctor.detection_on(torch.device("cuda"))
+    assert "naiveSyncBN; fp32 in Detectron2" in doctor.detection_on(torch.device("cpu"))
 
 
 def least_versions(lines: list[str]) -> dict[str, str]:

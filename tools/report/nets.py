@@ -15,7 +15,8 @@ from visrep.tools.report.runs import Folder, Runs
 # and labels are told apart by other means.
 REPEATED = (
     "out", "seed", "weights", "teacher", "init", "bn", "draw", "labels", "device", "threads",
-    "workers", "overwrite", "resume", "log_every", "snapshot_every", "published", "health", "knn",
+    "workers", "overwrite", "resume", "log_every", "snapshot_every", "eval_every",
+    "forecast", "seeds", "published", "health", "knn",
 )  # fmt: skip
 MOST = 3  # settings in a name; more are the folder's
 

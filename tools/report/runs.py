@@ -183,7 +183,9 @@ def _folder(path: Path, root: Path, notes: list[str]) -> Folder:
     name = path.relative_to(root).as_posix()
     folder = Folder(path=path, name=root.resolve().name if name == "." else name)
     if (path / "results.jsonl").exists():
-        folder.records = results.read(path / "results.jsonl")
+        # A mean over several runs, which `detect seeds=` records: its runs are counted themselves.
+        records = results.read(path / "results.jsonl")
+        folder.records = [record for record in records if "runs" not in record.extra]
     if (path / "config.yaml").exists():
         try:
             config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))

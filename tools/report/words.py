@@ -11,6 +11,7 @@ TASKS = {
     "svm": "SVM",
     "linear": "linear probe",
     "instance": "instance masks",
+    "semantic": "classes of pixels",
     "distill": "distillation",
 }
 

@@ -126,13 +126,19 @@ class TrainingBatches:
         mirrored = self.recipe.flip and bool(torch.rand((), generator=random) < 0.5)
         size = {"short": self.recipe.train_sizes[choice], "most": self.recipe.max_size}
         record, image, broken = self._readable(position, lambda record: load(record, **size))
+        return (*self.with_truth(record, image, mirrored=mirrored), broken)
+
+    def with_truth(
+        self, record: ImageRecord, image: Tensor, *, mirrored: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A resized image of `record`, perhaps mirrored, and its target."""
         count = 0 if self.keypoints is None else len(self.keypoints.names)
         target = truth(record, image.shape[-2:], masks=self.recipe.masks, keypoints=count)
         if mirrored:
             partners = None if self.keypoints is None else self.keypoints.partners
             image, target = mirror(image, target, partners=partners)
         single = {k: v.float() for k, v in target.items() if v.dtype == torch.float64}
-        return image, {**target, **single}, broken
+        return image, {**target, **single}
 
     def _readable(
         self, position: int, read: Callable[[ImageRecord], Any]

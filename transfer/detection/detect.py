@@ -4,8 +4,9 @@
 
 The encoder is trained with a Faster R-CNN (outputs=masks: Mask R-CNN) as the task says, on
 detection.train, by Detectron2 or by torchvision, and the result is measured on detection.test: VOC
-AP in both forms and COCO AP of boxes, and COCO AP of masks. Numbers of the two engines are not
-comparable; every record names its engine and the form of its metric.
+AP in both forms and COCO AP of boxes, and COCO AP of masks. The two engines
+are one detector to 1e-4 and draw other random numbers; every record names its engine and the form
+of its metric. `labels=0.01` trains on a share of the images, `labels=FILE` on those of a list.
 """
 
 import time
@@ -22,13 +23,15 @@ from visrep.d2 import installed
 from visrep.d2 import opts as d2_opts
 from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
+from visrep.d2.tasks import stated
 from visrep.data import identity
 from visrep.data.detection import DetectionDataset, readiness
 from visrep.data.detection import labels as labelling
 from visrep.data.detection.keypoints import check_mirror, check_same
 from visrep.data.preprocess import Preprocess
 from visrep.data.semantic import readiness as semantic
-from visrep.engine.run import Run, open_run
+from visrep.engine import logs, snapshot
+from visrep.engine.run import Run, open_run, plain_config
 from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
 from visrep.paths import config_dir
@@ -38,11 +41,13 @@ from visrep.transfer.detection import (
     engine_tv,
     measuring,
     pictures,
+    several,
     surfaces,
     translation,
     whole_config,
 )
 from visrep.transfer.detection.detector_file import DetectorFile
+from visrep.transfer.detection.scaling import scaled
 from visrep.transfer.detection.validation import Validation
 from visrep.transfer.frozen.features import frozen_encoder
 from visrep.weights.foreign import Choice
@@ -59,23 +64,26 @@ INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 
 def main(cfg: DictConfig) -> None:
     """Train and keep a detector, or take one that was kept; predict, measure, record."""
-    resolve(cfg)
+    cfg = resolve(cfg)
     if cfg.images is not None:
         _predict_pictures(cfg)
     elif cfg.detector is not None:
         _measure_kept(cfg)
+    elif cfg.seeds > 1:
+        _train_several(cfg)
     else:
         _train_and_measure(cfg)
 
 
 def resolve(cfg: DictConfig) -> DictConfig:
-    """`cfg`, which names what it must.
+    """`cfg`, which names what it must, with the numbers that `scale` makes for its batch size.
 
     Raises:
         ConfigError: neither weights= nor detector=, or both; weights= without a task; detector=
             with one, or with a setting of one; no data, or images= beside data or weights=;
-            eval_every= without detection.val, or that alone.
+            eval_every= without detection.val, or that alone; seeds= or scale= without sense.
     """
+    cfg = cfg.copy()
     if cfg.images is not None and (cfg.weights is not None or cfg.get("detection") is not None):
         other = "weights" if cfg.weights is not None else "detection"
         raise ConfigError(
@@ -108,21 +116,63 @@ def resolve(cfg: DictConfig) -> DictConfig:
     if cfg.images is None and cfg.get("detection") is None:
         names = ", ".join(groups.choices("detection"))
         raise ConfigError(f"give a value: detection=..., one of {names}")
+    if cfg.detector is not None:
+        return cfg
+    if not isinstance(cfg.seeds, int) or isinstance(cfg.seeds, bool) or cfg.seeds < 1:
+        raise ConfigError(f"seeds={cfg.seeds}: a number of runs, 1 or more")
+    numbers = {key: cfg[key] for key in ("lr", "iterations", "warmup", "batch_size")}
+    for key, value in scaled(cfg.scale, **numbers, of=int(stated(cfg.task).batch_size)).items():
+        cfg[key] = value
     return cfg
 
 
-def _train_and_measure(cfg: DictConfig) -> None:
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    recipe = DetectionRecipe.read({str(key): value for key, value in config.items()})
+def _train_several(cfg: DictConfig) -> None:
+    """A run for each seed, in a folder of its own, as it would be alone; then what they are."""
+    recipe, engine, _ = planned(cfg)
+    run = open_run(cfg, fixed_shapes=False)
+    seeds = range(run.seed, run.seed + cfg.seeds)
+    for seed in seeds:
+        out = several.folder(run.out, seed)
+        if several.done(run.out).get(str(seed)) == recipe.iterations:
+            run.log.info("seed %d is done: %s", seed, out)
+            continue
+        # What has no snapshot yet cannot be gone on with, though `must` wants that of the others.
+        begun = snapshot.newest(out / "snapshots") is not None
+        one = {
+            "out": str(out),
+            "seed": seed,
+            "seeds": 1,
+            "overwrite": False,
+            "resume": cfg.resume if begun or cfg.resume == "never" else "auto",
+        }
+        _train_and_measure(OmegaConf.merge(cfg, one))  # type: ignore[arg-type]
+        logs.start(run.out)
+        several.mark(run.out, seed, iterations=recipe.iterations)
+    several.summarise(run, seeds, recipe=recipe, engine=engine)
+
+
+def planned(cfg: DictConfig) -> tuple[DetectionRecipe, str, str]:
+    """The recipe, the engine and why it is that. Raises ConfigError as `refuse`."""
+    config = plain_config(cfg)
+    recipe = DetectionRecipe.read(config)
     engine, reason = choose_engine(cfg.engine)
     if recipe.outputs == "densepose":
-        _refuse_surfaces(cfg, recipe, engine)
+        surfaces.refuse(recipe, engine, config)
     else:
         refuse(recipe, engine, opts=config["d2_opts"])
+    return recipe, engine, reason
+
+
+def _train_and_measure(cfg: DictConfig) -> None:
+    recipe, engine, reason = planned(cfg)
     run = open_run(cfg, fixed_shapes=False)
     run.log.info("task %s: %s", recipe.task, recipe.about)
     run.log.info("engine: %s (%s)", engine, reason)
+    if cfg.scale != "none":
+        line = "scale=%s: batch_size %d with lr %.4g, %d iterations, %d of warm-up"
+        run.log.info(
+            line, cfg.scale, recipe.batch_size, recipe.lr, recipe.iterations, recipe.warmup
+        )
     if recipe.outputs == "densepose":
         encoder, preprocess, sha256 = _encoder(cfg, run)
         surfaces.train_and_measure(
@@ -161,11 +211,12 @@ def _train_and_measure(cfg: DictConfig) -> None:
             return whole_config.text(
                 made.dump(),
                 out=run.out,
-                nodes=config["detection"],
+                nodes=run.config["detection"],
                 recipe=recipe,
                 backbone=encoder.spec,
                 train=train,
                 test=test,
+                labels=bool(labels),
             )
 
         def made(detector: Any) -> DetectorFile:
@@ -216,11 +267,6 @@ def _train_and_measure(cfg: DictConfig) -> None:
     measuring.predict_and_measure(run, detector, test, file, engine=engine)
 
 
-def _refuse_surfaces(cfg: DictConfig, recipe: DetectionRecipe, engine: str) -> None:
-    opts = list(cfg.d2_opts)
-    surfaces.refuse(recipe, engine, precision=cfg.precision, labels=cfg.labels, opts=opts)
-
-
 def _encoder(cfg: DictConfig, run: Run) -> tuple[ResNet, Preprocess, str]:
     """What is trained from, how it expects its input, and its sha256."""
     named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
@@ -240,7 +286,7 @@ def also_shown(cfg: DictConfig) -> str:
     recipe = DetectionRecipe.read(config)
     engine, reason = choose_engine(cfg.engine)
     if recipe.outputs == "densepose":
-        _refuse_surfaces(cfg, recipe, engine)
+        surfaces.refuse(recipe, engine, config)
         return ""
     refuse(recipe, engine, opts=config["d2_opts"])
     if engine != "detectron2":
@@ -266,7 +312,7 @@ def also_shown(cfg: DictConfig) -> str:
     whole = whole_config.text(
         made.dump(),
         out=cfg.out,
-        nodes=config["detection"],
+        nodes=run.config["detection"],
         recipe=recipe,
         backbone=encoder.spec,
         train=train,
@@ -277,6 +323,11 @@ def also_shown(cfg: DictConfig) -> str:
 
 def _predict_pictures(cfg: DictConfig) -> None:
     file = _kept(cfg)
+    if file.recipe["outputs"] == "semantic":
+        raise ConfigError(
+            "images= draws boxes, and this net names pixels: measure it on data with detection=, "
+            "which keeps its label images"
+        )
     engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
     pictures.check_out(Path(cfg.out), Path(cfg.images))
     dataset = pictures.read_pictures(str(cfg.images), file=file, max_broken=float(cfg.max_broken))
@@ -363,7 +414,7 @@ def choose_engine(asked: str) -> tuple[str, str]:
     if asked not in ("auto", "detectron2", "torchvision"):
         raise ConfigError(f"engine={asked}: choose auto, detectron2 or torchvision")
     if asked == "torchvision":
-        return asked, "asked for; its numbers are not comparable with Detectron2's"
+        return asked, "asked for; the detector is Detectron2's to 1e-4, what it draws is not"
     found, problem = installed.version()
     if found:
         return "detectron2", f"version {found}" if asked == "auto" else f"asked for, {found}"
@@ -371,7 +422,7 @@ def choose_engine(asked: str) -> tuple[str, str]:
         raise ConfigError(
             f"engine=detectron2: {problem}; install it as {INSTALL} says, or use engine=torchvision"
         )
-    return "torchvision", f"{problem}; numbers are not comparable with Detectron2's"
+    return "torchvision", f"{problem}; the detector is Detectron2's to 1e-4, what it draws is not"
 
 
 def refuse(recipe: DetectionRecipe, engine: str, *, opts: Any = ()) -> None:

@@ -31,7 +31,7 @@ from visrep.engine.writers import Meter
 from visrep.errors import ConfigError, UserError
 from visrep.nn.resnet import ResNet
 from visrep.seeds import derive_seed
-from visrep.transfer.detection import detector_file, prediction
+from visrep.transfer.detection import detector_file, foreseen, prediction
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.masks import to_rle
 from visrep.transfer.detection.prediction import Prediction
@@ -178,6 +178,8 @@ def train(
         meter = Meter(start=start, total=recipe.iterations, shared=False)
         if "meter" in state:  # not before 0.3
             meter.load(state["meter"])
+        if foreseen.wanted(run, recipe):
+            _foresee(model, cfg, dataset, recipe, run, next(iter(loader_from(start))))
         writers = run.writers(total=recipe.iterations, label="detect")
         report = training.report(
             writers, meter, start=start, images=recipe.batch_size, every=log_every
@@ -213,6 +215,37 @@ def train(
             run.log.info("precise batch norm: statistics from %d batches", recipe.precise_bn)
             precise(cfg.SOLVER.MAX_ITER)
     return Detector(model, cfg)
+
+
+def _foresee(
+    model: nn.Module,
+    cfg: Any,
+    dataset: DetectionDataset,
+    recipe: DetectionRecipe,
+    run: Run,
+    ordinary: list[dict[str, Any]],
+) -> None:
+    """Log what the training will need. Raises UserError where memory does not suffice."""
+    from detectron2.utils.events import EventStorage
+
+    single = cfg.clone()
+    single.defrost()
+    single.INPUT.MIN_SIZE_TRAIN = (max(cfg.INPUT.MIN_SIZE_TRAIN),)
+    read = mapper(single, training=True)
+    records = trainable(dataset, masks=recipe.masks, keypoints=recipe.keypoints)
+    batch = foreseen.largest(
+        records, recipe, count=len(ordinary), read=lambda record: read(dataset_dict(record))
+    )
+
+    def loss(images: list[dict[str, Any]]) -> Tensor:
+        precision = training.dtype(str(run.config.get("precision", "fp32")), run.device)
+        with torch.autocast("cuda", dtype=precision, enabled=precision is not None):
+            return torch.stack(list(model(images).values())).sum()
+
+    with EventStorage():  # the model's losses are noted there, by Detectron2's design
+        foreseen.announce(
+            run, model, recipe, loss=loss, largest=batch or ordinary, ordinary=ordinary
+        )
 
 
 def load(file: DetectorFile, run: Run) -> Detector:

@@ -5,7 +5,7 @@ records as of any other task. Its detector is kept in its own layout, as `model_
 `detectron2.yaml`, which its programs read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from visrep.d2 import densepose
@@ -15,28 +15,40 @@ from visrep.engine.run import Run
 from visrep.errors import ConfigError
 from visrep.nn.resnet import ResNet
 
+# Settings that the project's own loop does not follow, at the one value that changes nothing.
+AS_IT_IS: dict[str, Any] = {
+    "precision": "fp32",
+    "labels": 1.0,
+    "accumulate": 1,
+    "eval_every": 0,
+    "repeat_threshold": 0.0,
+    "max_broken": 0.001,
+    "log_every": 20,
+    "resume_data": "same",
+    "extend": False,
+    "d2_opts": [],
+}
 
-def refuse(
-    recipe: DetectionRecipe, engine: str, *, precision: str, labels: Any, opts: Sequence[Any]
-) -> None:
-    """Raise ConfigError for what the project cannot follow, or where it is not installed."""
+
+def refuse(recipe: DetectionRecipe, engine: str, stated: Mapping[str, Any]) -> None:
+    """Raise ConfigError for what the project cannot follow, or where it is not installed.
+
+    stated: the settings of the command, of which those of `AS_IT_IS` are looked at.
+    """
     if engine != "detectron2":
         raise ConfigError(
             f"task={recipe.task} is learned by Detectron2's project DensePose only: "
             "engine=detectron2"
         )
+    for key, value in AS_IT_IS.items():
+        if stated.get(key, value) != value:
+            raise ConfigError(
+                f"task={recipe.task} runs in DensePose's own loop, which does not know "
+                f"{key}={stated[key]}: leave it out"
+            )
     why = densepose.problem()
     if why:
         raise ConfigError(f"task={recipe.task}: {why}")
-    if precision != "fp32":
-        raise ConfigError(f"task={recipe.task} is learned in precision=fp32 only")
-    if labels != 1:
-        raise ConfigError(f"task={recipe.task} takes all labels: leave labels= out")
-    if opts:
-        raise ConfigError(
-            f"task={recipe.task}: state Detectron2's settings in the task's detectron2 section, "
-            "not in d2_opts="
-        )
 
 
 def train_and_measure(

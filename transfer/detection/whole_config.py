@@ -22,6 +22,7 @@ def text(
     backbone: Mapping[str, Any],
     train: DetectionDataset,
     test: DetectionDataset,
+    labels: bool = False,
 ) -> str:
     """What is written beside the final model, or shown before it is trained.
 
@@ -35,6 +36,7 @@ def text(
         recipe: of the task.
         backbone: of the encoder, as in its file.
         train, test: the data.
+        labels: whether a share of what `nodes` read is trained on.
     """
     config = yaml.safe_load(resolved)
     parts = [
@@ -50,5 +52,8 @@ def text(
         name=CONFIG,
         parts=parts,
         outputs=recipe.outputs,
-        notes=["When the files move, set MODEL.WEIGHTS."],
+        notes=[
+            "When the files move, set MODEL.WEIGHTS.",
+            *["Of the training images only those in labels.txt were trained on."] * labels,
+        ],
     )

@@ -49,6 +49,18 @@ def stated(name: str) -> DictConfig:
     return merged
 
 
+def usual_data(name: str) -> str | None:
+    """The data set that a task brings, `detection=`; None where it leaves that to the user."""
+    own = named("task", name)
+    found = None
+    for line in own.get("defaults", []):
+        if isinstance(line, str) and line != "_self_":
+            found = usual_data(line) or found
+        elif not isinstance(line, str):
+            found = line.get("override /detection", found)
+    return found
+
+
 def recipe_of(name: str) -> DetectionRecipe:
     """The recipe that `visrep detect task=NAME` follows."""
     whole = OmegaConf.merge(OmegaConf.load(config_dir() / "detect.yaml"), stated(name))

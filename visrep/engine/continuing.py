@@ -15,8 +15,9 @@ from visrep.errors import ConfigError, UserError
 # What may differ between a run and its continuation: what a step computes does not depend on it.
 VOLATILE = (
     *("out", "resume", "resume_data", "extend", "overwrite", "device", "threads"),
-    *("log_every", "snapshot_every", "eval_every", "health", "knn"),
+    *("log_every", "snapshot_every", "eval_every", "forecast", "health", "knn"),
     "published",  # what a paper says is no setting
+    "seeds",  # more runs of the same settings
 )
 VOLATILE_ANYWHERE = ("workers", "max_broken")
 # Settings that came later, and what a run that does not name them did.

@@ -675,3 +675,24 @@ def stuff(root):
         write_image(root / f"{split}/{number:012d}.jpg", ids)
         write_labels(root / f"panoptic_stuff_{split}/{number:012d}.png", ids)
     return root
+
+
+def test_an_fcn_is_measured_on_the_way_and_draws_no_boxes(weights, tmp_path):
+    root, out = own(tmp_path / "data"), tmp_path / "run"
+    on_the_way = ["eval_every=1", "+detection.val={split: val}"]
+    data = ["task=voc12_fcn", "detection=semantic", "engine=torchvision", *on_the_way]
+    segmented(weights, out, root, *data)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert sum("val_mIoU" in row for row in rows) == 2
+    assert not (out / "validation_segmentations").exists()
+    given = [f"detector={out}", f"images={root / 'images'}", f"out={tmp_path / 'seen'}"]
+    with pytest.raises(ConfigError, match="images= draws boxes, and this net names pixels"):
+        detect.main(compose("detect", given)[0])
+
+
+def test_an_fcn_of_a_share_of_the_labels_says_so(weights, tmp_path):
+    root, out = own(tmp_path / "data"), tmp_path / "run"
+    data = ["task=voc12_fcn", "detection=semantic", "engine=torchvision", "labels=0.5"]
+    first = segmented(weights, out, root, *data)[0]
+    assert (first.extra["labels"], first.extra["label_images"]) == (0.5, 2)
+    assert len((out / "labels.txt").read_text().splitlines()) == 2

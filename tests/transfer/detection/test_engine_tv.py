@@ -247,61 +247,6 @@ def test_boxes_are_scaled_and_mirrored_in_float64():
     assert mirrored["boxes"][0, 0].item() == 254 - 20.3 * x
 
 
-@pytest.mark.detectron2
-@pytest.mark.parametrize("head", ["fpn", "c4"])
-def test_proposal_losses_are_detectron2s(head, tmp_path):
-    """Of the same maps, heads and images, to 1e-4, where boxes lie inside many anchors."""
-    from detectron2.modeling import build_model
-    from detectron2.structures import ImageList as Theirs
-    from detectron2.utils.events import EventStorage
-    from torchvision.models.detection.image_list import ImageList
-
-    from visrep.d2.data import dataset_dict, mapper
-    from visrep.engine.run import Run
-    from visrep.transfer.detection import engine_d2
-
-    run = Run(out=tmp_path, device=torch.device("cpu"), seed=0, config={}, command="x")
-    data = shapes(tmp_path / "data", images=24, seed=0)
-    rng = np.random.default_rng(0)
-    recipe = small_recipe(  # no anchor is left out, so that nothing is drawn
-        head=head, rpn_batch=10**6, flip=False, train_sizes=[333], max_size=999, anchor_sizes=[4]
-    )
-    net = encoder()
-    cfg = engine_d2.configure(net, PREPROCESS, data, recipe, run=run, workers=0)
-    theirs = build_model(cfg).train().proposal_generator
-    ours = Detector(
-        encoder=net, classes=2, recipe=recipe, preprocess=PREPROCESS, seed=0
-    ).rpn.train()
-    for name, layer in (
-        ("conv", ours.head.conv[0][0]),
-        ("objectness_logits", ours.head.cls_logits),
-        ("anchor_deltas", ours.head.bbox_pred),
-    ):
-        torch.nn.init.normal_(layer.weight, std=0.1)
-        getattr(theirs.rpn_head, name).load_state_dict(layer.state_dict())
-    read, width = mapper(cfg, training=True), theirs.rpn_head.conv.in_channels
-    for record in data.records:
-        x, y, w, h = rng.uniform((0, 0, 5, 5), (30, 30, 18, 18))
-        boxes = [Box(xyxy=(x, y, x + w, y + h), category=0)]
-        record = dataclasses.replace(record, boxes=boxes)
-        entry = read(dataset_dict(record))
-        size = tuple(entry["image"].shape[1:])
-        target = truth(record, size, masks=False)
-        target["boxes"] = target["boxes"].float()
-        assert torch.equal(target["boxes"], entry["instances"].gt_boxes.tensor)
-        maps = [
-            torch.randn(1, width, -(-size[0] // stride), -(-size[1] // stride))
-            for stride in recipe.strides(net.strides)
-        ]
-        padded = torch.zeros(1, 3, *size)
-        with EventStorage(), torch.no_grad():
-            names = dict(zip(theirs.in_features, maps, strict=True))
-            _, wanted = theirs(Theirs(padded, [size]), names, [entry["instances"]])
-            _, found = ours(ImageList(padded, [size]), dict(enumerate(maps)), [target])
-        assert found["loss_objectness"] == pytest.approx(float(wanted["loss_rpn_cls"]), rel=1e-4)
-        assert found["loss_rpn_box_reg"] == pytest.approx(float(wanted["loss_rpn_loc"]), rel=1e-4)
-
-
 def test_batches_from_any_step_are_the_same(data):
     recipe = small_recipe(train_sizes=[48, 64], max_size=100, outputs="masks")
     batches = TrainingBatches(data, recipe=recipe, seed=3)
@@ -351,7 +296,6 @@ def test_rare_classes_come_more_often_and_batches_follow_from_the_step(data):
 
 
 def test_data_that_cannot_be_trained_on_is_refused(data):
-    import dataclasses
 
     bare = dataclasses.replace(
         data, records=[dataclasses.replace(r, boxes=[]) for r in data.records]

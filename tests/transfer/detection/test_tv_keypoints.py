@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from tests.transfer.detection.kept import kept
 from tests.transfer.detection.shapes import CORNERS, shapes, small_recipe, with_corners
-from tests.transfer.detection.test_translation import kept
 from visrep.data.detection import Box, ImageRecord
 from visrep.data.preprocess import Preprocess
 from visrep.engine.run import Run

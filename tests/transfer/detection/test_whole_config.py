@@ -130,6 +130,8 @@ def test_a_dry_run_shows_the_config_that_the_run_writes(weights, tmp_path, capsy
     capsys.readouterr()
     assert not detect(*words[:2], *SMALL, "detection.root=nowhere", "--dry-run")
     assert "# Detectron2's config hangs on the weights and data: " in capsys.readouterr().out
+    assert not detect("task=scenes", "out=x", "--dry-run")  # what is typed so far is shown
+    assert "give weights=" in capsys.readouterr().out
     assert detect(*words, "SOLVER.GAMA", "0.5", "--dry-run") == 2
     assert "SOLVER.GAMA" in capsys.readouterr().err
 

@@ -51,7 +51,7 @@ def read_cityscapes(
 ) -> DetectionDataset:
     """Read the part `split`, train or val, of Cityscapes, which `root` holds or is.
 
-    Each label image is read whole (about 0.1 s of 2048 x 1024 pixels, on several threads).
+    Each label image is read whole (about 0.2 s of 2048 x 1024 pixels, on several threads).
 
     Args:
         classes: some of the eight in order, others are ignored; None = all.
