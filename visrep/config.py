@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -119,8 +119,9 @@ def compose(command: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, li
     for override in chosen:
         groups.check_name(override.key_or_group.lstrip("/"), override.value(), cfg)
     known: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
+    open_groups = [group for group in own if known.get(group) is None]
     accepted = [
-        line if _is_choice(override, own) else _set(cfg, override, known)
+        line if _is_choice(override, own) else _set(cfg, override, known, open_groups)
         for override in parsed
         for line in [override.input_line or ""]
     ]
@@ -245,11 +246,28 @@ def _check_keys(command: str, overrides: Sequence[Override]) -> None:
             raise ConfigError(f"unknown key {key}: {groups.did_you_mean(key, sorted(known))}")
 
 
-def _set(cfg: DictConfig, override: Override, known: dict[str, Any]) -> str:
+def _refuse_unknown(path: str, known: dict[str, Any], open_groups: Sequence[str]) -> NoReturn:
+    """Raise for a key that is not in `known`, and say which open group it might be of."""
+    theirs = {
+        group: {key for content in groups.contents_of(group) for key in _keys(content)}
+        for group in open_groups
+    }
+    for group, keys in theirs.items():
+        if path in keys:
+            names = ", ".join(groups.choices(group))
+            raise ConfigError(f"{path}= is of a {group}: give {group}=..., one of {names}")
+    every = {*_keys(known), *(key for keys in theirs.values() for key in keys)}
+    raise ConfigError(f"unknown key {path}: {groups.did_you_mean(path, sorted(every))}")
+
+
+def _set(
+    cfg: DictConfig, override: Override, known: dict[str, Any], open_groups: Sequence[str]
+) -> str:
     """Set what `override` says in `cfg`; returns the line as Hydra wants it.
 
     Raises:
-        ConfigError: the configuration, whose plain content is `known`, has no such key.
+        ConfigError: the configuration, whose plain content is `known`, has no such key; of the
+            `open_groups` of its command no choice is made.
     """
     path, line = override.key_or_group, (override.input_line or "").lstrip("+")
     if path.startswith("hydra."):
@@ -260,7 +278,7 @@ def _set(cfg: DictConfig, override: Override, known: dict[str, Any]) -> str:
         node = {}
     parameters = _parameters(node.get("_target_"))
     if name not in node and name not in parameters:
-        raise ConfigError(f"unknown key {path}: {groups.did_you_mean(path, sorted(_keys(known)))}")
+        _refuse_unknown(path, known, open_groups)
     values.check_part(path, None if override.is_delete() else override.value())
     try:
         if override.is_delete():

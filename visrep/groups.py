@@ -64,18 +64,25 @@ def sources(command: str, overrides: Sequence[str]) -> list[Path]:
 
 def contents(command: str) -> Iterator[dict[str, Any]]:
     """What the yaml of `command` and every choice of its groups hold, each in its place."""
+    yield from _content(config_dir() / f"{command}.yaml", "")
+    for group in groups_of(command):
+        yield from contents_of(group)
+
+
+def contents_of(group: str) -> Iterator[dict[str, Any]]:
+    """What every choice of `group` holds, in its place."""
+    for name in choices(group):
+        for path in _files(group, name):
+            yield from _content(path, group)
+
+
+def _content(path: Path, group: str) -> Iterator[dict[str, Any]]:
     import yaml
 
-    own = config_dir() / f"{command}.yaml"
-    places = [
-        (own, ""),
-        *((f, g) for g, names in groups_of(command).items() for n in names for f in _files(g, n)),
-    ]
-    for path, group in places:
-        if path.is_file():
-            text = path.read_text(encoding="utf-8")
-            content = yaml.safe_load(text) or {}
-            yield content if not group or "@package _global_" in text else {group: content}
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) or {}
+        yield content if not group or "@package _global_" in text else {group: content}
 
 
 def _files(group: str, name: Any) -> list[Path]:

@@ -92,6 +92,14 @@ def test_a_mistyped_key_names_the_nearest_before_what_is_missing(capsys, typed, 
     assert f"did you mean {nearest}?" in capsys.readouterr().err
 
 
+def test_a_key_of_a_choice_that_is_not_made_asks_for_the_choice(capsys):
+    for typed, asked in (("detection.root=x", "detection"), ("iterations=3", "task")):
+        with pytest.raises(SystemExit) as caught:
+            main(["detect", "weights=w", "out=o", typed])
+        assert caught.value.code == 2
+        assert f"is of a {asked}: give {asked}=..., one of" in capsys.readouterr().err
+
+
 class Picky:
     def __init__(self, *, size):
         raise ValueError(f"size {size} is wrong:\n  it must be even,\n  and positive")

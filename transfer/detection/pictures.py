@@ -37,9 +37,13 @@ def read_pictures(folder: str, *, file: DetectorFile, max_broken: float) -> Dete
     Those whose size cannot be read are left out and counted in `.broken`.
 
     Raises:
+        ConfigError: the detector finds no boxes.
         UserError: there is no such folder, or no image in it, or more than `max_broken` of them
             cannot be read.
     """
+    outputs = file.recipe["outputs"]
+    if outputs not in ("boxes", "masks", "keypoints"):
+        raise ConfigError(f"images= draws boxes, and a net of outputs={outputs} finds none")
     place = Path(folder).expanduser()
     if not place.is_dir():
         raise UserError(f"images={folder} is not a folder; give one that holds pictures")

@@ -18,7 +18,7 @@ from visrep.transfer.detection import detect, detector_file, prediction
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.drawing import colour_of, drawn
 from visrep.transfer.detection.masks import to_rle
-from visrep.transfer.detection.pictures import above
+from visrep.transfer.detection.pictures import above, read_pictures
 from visrep.transfer.detection.prediction import Prediction
 from visrep.transfer.detection.tv_detector import Detector
 
@@ -167,4 +167,8 @@ def test_refusals(tmp_path, photos):
         )
     with pytest.raises(ConfigError, match="give a value: detection="):
         detect.main(compose("detect", [f"detector={kept}", f"out={out}"])[0])
+    file = detector_file.read(kept)
+    file.recipe["outputs"] = "semantic"
+    with pytest.raises(ConfigError, match="outputs=semantic finds none"):
+        read_pictures(str(photos), file=file, max_broken=0.5)
     assert not out.exists()
