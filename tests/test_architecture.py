@@ -27,6 +27,7 @@ READS_CONFIGURATIONS = (
     "visrep.engine.run",
     "visrep.d2.tasks",
     "visrep.pretrain.checks",
+    "visrep.transfer.detection.parts",
     "visrep.transfer.frozen.opening",
 )
 

@@ -20,7 +20,7 @@ from visrep.distill import finetune
 from visrep.distill.distil import teacher_from
 from visrep.errors import ConfigError, UserError
 from visrep.tools import export
-from visrep.transfer.detection import detect
+from visrep.transfer.detection import detect, parts
 from visrep.transfer.frozen import knn, linear, low_shot, svm
 from visrep.transfer.frozen.outputs import frozen_output
 from visrep.weights import load_encoder
@@ -95,7 +95,7 @@ def test_distill(tmp_path, root):
 def test_detect(tmp_path, monkeypatch):
     train = shapes(tmp_path / "train", images=2, seed=0)
     test = shapes(tmp_path / "test", images=2, seed=1, name="shapes/test")
-    monkeypatch.setattr(detect, "read_data", lambda cfg: (train, test))
+    monkeypatch.setattr(parts, "read_both", lambda cfg: (train, test))
 
     def run(weights: Path, out: Path) -> None:
         settings = [*SMALL, "engine=torchvision", "warmup=0", "iterations=1"]
@@ -169,7 +169,7 @@ def test_prefix_reaches_the_reader_in_every_command(tmp_path, root, two_nets, co
 def test_prefix_reaches_the_reader_of_detect_and_export(tmp_path, monkeypatch, two_nets):
     pytest.importorskip("onnxruntime")
     train = shapes(tmp_path / "train", images=2, seed=0)
-    monkeypatch.setattr(detect, "read_data", lambda cfg: (train, train))
+    monkeypatch.setattr(parts, "read_both", lambda cfg: (train, train))
     given = [f"weights={two_nets}", "prefix=absent"]
     settings = [*SMALL, "engine=torchvision", "warmup=0", "iterations=1", f"out={tmp_path / 'run'}"]
     with pytest.raises(UserError, match="prefix=absent names none of"):

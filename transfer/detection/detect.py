@@ -18,18 +18,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from visrep import dist, groups
-from visrep.config import instantiate
-from visrep.d2 import installed
-from visrep.d2 import opts as d2_opts
 from visrep.d2.pkl import with_stem_stride
 from visrep.d2.recipe import DetectionRecipe
 from visrep.d2.tasks import stated
 from visrep.data import identity
-from visrep.data.detection import DetectionDataset, readiness
 from visrep.data.detection import labels as labelling
-from visrep.data.detection.keypoints import check_mirror, check_same
 from visrep.data.preprocess import Preprocess
-from visrep.data.semantic import readiness as semantic
 from visrep.engine import logs, snapshot
 from visrep.engine.run import Run, open_run, plain_config
 from visrep.errors import ConfigError, UserError
@@ -39,11 +33,12 @@ from visrep.transfer.detection import (
     detector_file,
     engine_d2,
     engine_tv,
+    engines,
     measuring,
+    parts,
     pictures,
     several,
     surfaces,
-    translation,
     whole_config,
 )
 from visrep.transfer.detection.detector_file import DetectorFile
@@ -59,7 +54,6 @@ OF_MEASURING = (
     *("snapshot_every", "resume", "seed", "device", "threads", "overwrite", "max_broken"),
     "eval_every",
 )
-INSTALL = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 
 
 def main(cfg: DictConfig) -> None:
@@ -155,11 +149,11 @@ def planned(cfg: DictConfig) -> tuple[DetectionRecipe, str, str]:
     """The recipe, the engine and why it is that. Raises ConfigError as `refuse`."""
     config = plain_config(cfg)
     recipe = DetectionRecipe.read(config)
-    engine, reason = choose_engine(cfg.engine)
+    engine, reason = engines.choose(cfg.engine)
     if recipe.outputs == "densepose":
         surfaces.refuse(recipe, engine, config)
     else:
-        refuse(recipe, engine, opts=config["d2_opts"])
+        engines.refuse(recipe, engine, opts=config["d2_opts"])
     return recipe, engine, reason
 
 
@@ -193,10 +187,10 @@ def _train_and_measure(cfg: DictConfig) -> None:
     trained = file is not None and file.recipe["iterations"] == recipe.iterations
     if not trained:
         encoder, preprocess, sha256 = _encoder(cfg, run)
-    train, test = read_data(cfg)
-    val = None if trained else read_val(cfg, train, test)
+    train, test = parts.read_both(cfg)
+    val = None if trained else parts.read_val(cfg, train, test)
     for dataset in (train, *([] if val is None else [val]), test):
-        _announce(run, dataset)
+        parts.announce(run, dataset)
     all_labels, train = train, labelling.labelled(train, cfg.labels, draw=int(cfg.draw))
     labels = labelling.announce(all_labels, train, cfg.labels, draw=int(cfg.draw))
     run.know_data(identity.of_detection(train))
@@ -204,7 +198,7 @@ def _train_and_measure(cfg: DictConfig) -> None:
         labelling.write_list(run.out / "labels.txt", train, among=all_labels)
     if file is not None and trained:
         run.log.info("trained already: %s", kept)
-        detector = loaded(file, engine, run)
+        detector = engines.loaded(file, engine, run)
     else:
 
         def whole(made: Any) -> str:
@@ -284,16 +278,16 @@ def also_shown(cfg: DictConfig) -> str:
         return ""
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     recipe = DetectionRecipe.read(config)
-    engine, reason = choose_engine(cfg.engine)
+    engine, reason = engines.choose(cfg.engine)
     if recipe.outputs == "densepose":
         surfaces.refuse(recipe, engine, config)
         return ""
-    refuse(recipe, engine, opts=config["d2_opts"])
+    engines.refuse(recipe, engine, opts=config["d2_opts"])
     if engine != "detectron2":
         return f"# engine: {engine} ({reason})\n"
     try:
         named = read_weights(cfg.weights, Choice(prefix=cfg.prefix))
-        train, test = _classes_of_both(cfg)
+        train, test = parts.unlooked(cfg)
     except UserError as error:
         return f"# Detectron2's config hangs on the weights and data: {error}\n"
     encoder = ResNet(**with_stem_stride(named.backbone, cfg.stem_stride))  # no tensor is needed
@@ -328,11 +322,11 @@ def _predict_pictures(cfg: DictConfig) -> None:
             "images= draws boxes, and this net names pixels: measure it on data with detection=, "
             "which keeps its label images"
         )
-    engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
+    engine, reason = engines.choose(file.engine if cfg.engine == "auto" else cfg.engine)
     pictures.check_out(Path(cfg.out), Path(cfg.images))
     dataset = pictures.read_pictures(str(cfg.images), file=file, max_broken=float(cfg.max_broken))
     run = open_run(cfg, fixed_shapes=False)
-    detector = loaded(file, engine, run)
+    detector = engines.loaded(file, engine, run)
     run.log.info("%s: task %s, trained by %s", cfg.detector, file.recipe["task"], file.engine)
     run.log.info("engine: %s (%s)", engine, reason)
     pictures.predict_pictures(run, detector, dataset, score=float(cfg.score))
@@ -349,97 +343,14 @@ def _kept(cfg: DictConfig) -> DetectorFile:
 
 def _measure_kept(cfg: DictConfig) -> None:
     file = _kept(cfg)
-    engine, reason = choose_engine(file.engine if cfg.engine == "auto" else cfg.engine)
+    engine, reason = engines.choose(file.engine if cfg.engine == "auto" else cfg.engine)
     run = open_run(cfg, fixed_shapes=False)
-    outputs = str(file.recipe["outputs"])
-    test = _part(cfg, "test", outputs=outputs)
-    if test is None:
-        raise ConfigError("a detector is measured on detection.test: choose data that have it")
-    if outputs == "keypoints":
-        check_same(test, file.keypoints["names"], "the detector")
-    if outputs == "semantic":
-        test = semantic.measurable(test, file.classes, max_broken=float(cfg.max_broken))
-    else:
-        test = readiness.measurable(
-            test,
-            masks=outputs == "masks",
-            max_broken=float(cfg.max_broken),
-            keypoints=outputs == "keypoints",
-        )
-        if set(test.classes) <= set(file.classes):
-            test = readiness.reindexed(test, file.classes)
-    detector = loaded(file, engine, run)
+    test = parts.read_test(cfg, file)
+    detector = engines.loaded(file, engine, run)
     run.log.info("%s: task %s, trained by %s", cfg.detector, file.recipe["task"], file.engine)
     run.log.info("engine: %s (%s)", engine, reason)
-    _announce(run, test)
+    parts.announce(run, test)
     measuring.predict_and_measure(run, detector, test, file, engine=engine)
-
-
-def loaded(file: DetectorFile, engine: str, run: Run) -> Any:
-    """The detector of `file` in `engine`, with `predict_all`.
-
-    Raises:
-        ConfigError: it was trained by the other engine, and this one cannot run it.
-        UserError: the file does not hold what it names.
-    """
-    if engine == "detectron2":
-        if file.engine != engine:
-            file = translation.to_detectron2(file)
-            file.config = engine_d2.config_of(file, run)
-        return engine_d2.load(file, run)
-    file = file if file.engine == engine else translation.to_torchvision(file)
-    return engine_tv.load(file, run.device)
-
-
-def _announce(run: Run, dataset: DetectionDataset) -> None:
-    if any(record.labels is not None for record in dataset.records):
-        classes = len(dataset.classes)
-        run.log.info("%s: %d images, %d classes", dataset.name, len(dataset.records), classes)
-        return
-    run.log.info(
-        "%s: %d images, %d boxes, %d problems reported",
-        dataset.name,
-        len(dataset.records),
-        sum(len(record.boxes) for record in dataset.records),
-        len(dataset.skipped),
-    )
-
-
-def choose_engine(asked: str) -> tuple[str, str]:
-    """The engine to use and why, for engine=auto, detectron2 or torchvision.
-
-    Raises:
-        ConfigError: another word, or Detectron2 where it cannot be imported.
-    """
-    if asked not in ("auto", "detectron2", "torchvision"):
-        raise ConfigError(f"engine={asked}: choose auto, detectron2 or torchvision")
-    if asked == "torchvision":
-        return asked, "asked for; the detector is Detectron2's to 1e-4, what it draws is not"
-    found, problem = installed.version()
-    if found:
-        return "detectron2", f"version {found}" if asked == "auto" else f"asked for, {found}"
-    if asked == "detectron2":
-        raise ConfigError(
-            f"engine=detectron2: {problem}; install it as {INSTALL} says, or use engine=torchvision"
-        )
-    return "torchvision", f"{problem}; the detector is Detectron2's to 1e-4, what it draws is not"
-
-
-def refuse(recipe: DetectionRecipe, engine: str, *, opts: Any = ()) -> None:
-    """Raise ConfigError where `engine` cannot do what the recipe, or `opts`, asks for."""
-    if engine == "torchvision" and recipe.beyond:
-        raise ConfigError(
-            f"task={recipe.task} has settings that only Detectron2 knows "
-            f"({', '.join(recipe.beyond)}): use engine=detectron2, or detectron2=null to leave "
-            "them out"
-        )
-    if engine == "torchvision" and recipe.norm == "naiveSyncBN":
-        raise ConfigError("norm=naiveSyncBN is Detectron2's: use norm=BN, which is shared as well")
-    if engine == "torchvision" and opts:
-        raise ConfigError("d2_opts are settings of Detectron2: use engine=detectron2")
-    d2_opts.check(opts, recipe)
-    if opts:
-        d2_opts.check_known(opts)
 
 
 def coarser(encoder: ResNet, stem_stride: int | None, run: Run) -> ResNet:
@@ -455,73 +366,3 @@ def coarser(encoder: ResNet, stem_stride: int | None, run: Run) -> ResNet:
     changed.load_state_dict(encoder.state_dict())
     run.log.info("changed network: stem_stride=2 makes the strides %s", changed.strides)
     return changed
-
-
-def read_data(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
-    """detection.train and detection.test, looked at before the first step; classes by name."""
-    outputs = str(cfg.outputs)
-    train, test = (_part(cfg, name, outputs=outputs) for name in ("train", "test"))
-    if train is None or test is None:
-        raise ConfigError("detection needs data to train and to test on: choose both")
-    if cfg.outputs == "semantic":
-        return semantic.ready(train, test, max_broken=float(cfg.max_broken))
-    if outputs == "keypoints" and cfg.flip:
-        check_mirror(train)
-    return readiness.ready(
-        train,
-        test,
-        chosen=cfg.detection.get("classes") is not None,
-        masks=outputs == "masks",
-        max_broken=float(cfg.max_broken),
-        keypoints=outputs == "keypoints",
-    )
-
-
-def _classes_of_both(cfg: DictConfig) -> tuple[DetectionDataset, DetectionDataset]:
-    """detection.train and detection.test as they are, with their classes by name."""
-    train, test = (_part(cfg, name, outputs=str(cfg.outputs)) for name in ("train", "test"))
-    if train is None or test is None:
-        raise ConfigError("detection needs data to train and to test on: choose both")
-    if cfg.outputs == "semantic":
-        return train, test
-    chosen = cfg.detection.get("classes") is not None
-    return train, readiness.matched(train, test, chosen=chosen)
-
-
-def read_val(
-    cfg: DictConfig, train: DetectionDataset, test: DetectionDataset
-) -> DetectionDataset | None:
-    """detection.val, looked at as the test part is; None where there is none."""
-    outputs = str(cfg.outputs)
-    val = _part(cfg, "val", outputs=outputs)
-    if val is None:
-        return None
-    if outputs == "semantic":
-        val = semantic.measurable(val, train.classes, max_broken=float(cfg.max_broken))
-        readiness.warn_of_twins(train, val)
-        readiness.warn_of_twins(val, test)
-        return val
-    val = readiness.matched(train, val, chosen=cfg.detection.get("classes") is not None)
-    if outputs == "keypoints":
-        check_same(train, val.keypoints.names if val.keypoints else (), val.name)
-    val = readiness.measurable(
-        val,
-        masks=outputs == "masks",
-        max_broken=float(cfg.max_broken),
-        keypoints=outputs == "keypoints",
-    )
-    readiness.warn_of_twins(train, val)
-    readiness.warn_of_twins(val, test)
-    return val
-
-
-def _part(cfg: DictConfig, name: str, *, outputs: str) -> DetectionDataset | None:
-    """detection.train, .val or .test, without masks or keypoints that are not among the `outputs`.
-
-    What .val does not state is as in .test, unless it names a reader of its own.
-    """
-    node = cfg.detection.get(name)
-    if name == "val" and node is not None and "_target_" not in node:
-        node = OmegaConf.merge(cfg.detection.test, node)
-    optional = [kind for kind in ("masks", "keypoints") if node is not None and kind in node]
-    return instantiate(node, **{kind: kind == outputs and node[kind] for kind in optional})

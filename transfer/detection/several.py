@@ -141,7 +141,7 @@ def protocol_differs(config: Mapping[str, Any], recipe: DetectionRecipe, engine:
         found.append(f"detection={data.get('name')} instead of {usual}")
     if data.get("classes") is not None:
         found.append("a choice of classes")
-    if config.get("labels") is not None:
+    if config.get("labels", 1.0) != 1.0:
         found.append(f"labels={config['labels']}")
     if config.get("d2_opts"):
         found.append("d2_opts=" + " ".join(map(str, config["d2_opts"])))

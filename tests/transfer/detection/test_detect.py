@@ -30,7 +30,9 @@ from visrep.transfer.detection import (
     detector_file,
     engine_d2,
     engine_tv,
+    engines,
     measuring,
+    parts,
     prediction,
 )
 from visrep.weights import save_encoder
@@ -67,7 +69,7 @@ def data(tmp_path, monkeypatch):
     """The shapes in place of the scenes."""
     train = shapes(tmp_path / "train", images=6, seed=0)
     test = shapes(tmp_path / "test", images=4, seed=1, name="shapes/test")
-    monkeypatch.setattr(detect, "read_data", lambda cfg: (train, test))
+    monkeypatch.setattr(parts, "read_both", lambda cfg: (train, test))
     return train, test
 
 
@@ -173,7 +175,7 @@ def test_few_labels_are_kept_recorded_and_read_again(weights, data, tmp_path, en
     every = (tmp_path / "all" / "metrics.jsonl").read_text().splitlines()[-1]
     assert json.loads(losses)["loss"] != json.loads(every)["loss"]
     assert not (tmp_path / "all" / "labels.txt").exists()
-    monkeypatch.setattr(detect, "instantiate", lambda node: data[1])
+    monkeypatch.setattr(parts, "instantiate", lambda node: data[1])
     kept = again(tmp_path / "again", few)
     assert all(wanted.items() <= record.extra.items() for record in kept)
     with pytest.raises(ConfigError, match=r"another configuration \(draw\)"):
@@ -212,7 +214,7 @@ def test_a_kept_detector_gives_its_numbers_again(
     """With the statistics that precise batch norm gave it; by its own engine unless told."""
     out = tmp_path / "run"
     first = run(weights, out, f"engine={engine}", f"head={head}", "precise_bn=2", "outputs=masks")
-    monkeypatch.setattr(detect, "instantiate", lambda node: data[1])
+    monkeypatch.setattr(parts, "instantiate", lambda node: data[1])
     for number, path in enumerate((out, out / detector_file.NAMES[engine])):
         second = again(tmp_path / f"again{number}", path)
         assert values(second) == values(first)
@@ -235,7 +237,7 @@ def test_a_kept_detector_is_measured_by_the_other_engine(
 ):
     other = {"torchvision": "detectron2", "detectron2": "torchvision"}[engine]
     first = run(weights, tmp_path / "run", f"engine={engine}")
-    monkeypatch.setattr(detect, "instantiate", lambda node: data[1])
+    monkeypatch.setattr(parts, "instantiate", lambda node: data[1])
     second = again(tmp_path / "again", tmp_path / "run", f"engine={other}")
     assert {record.engine for record in second} == {other}
     assert values(second) == pytest.approx(values(first), abs=0.1)
@@ -251,7 +253,7 @@ def test_classes_are_matched_by_name(weights, data, tmp_path, monkeypatch):
         for record in data[1].records
     ]
     other = dataclasses.replace(data[1], classes=["disc", "square"], records=turned)
-    monkeypatch.setattr(detect, "instantiate", lambda node: other)
+    monkeypatch.setattr(parts, "instantiate", lambda node: other)
     assert values(again(tmp_path / "turned", tmp_path / "run")) == values(first)
     other.classes[0] = "dish"
     with pytest.raises(ConfigError, match="only one of them has disc, dish"):
@@ -328,17 +330,17 @@ def test_files_that_hold_no_detector_are_refused(weights, tmp_path):
 
 def test_engine_auto_says_what_it_takes_and_why(monkeypatch):
     monkeypatch.setattr(installed, "version", lambda: ("0.6", ""))
-    assert detect.choose_engine("auto") == ("detectron2", "version 0.6")
+    assert engines.choose("auto") == ("detectron2", "version 0.6")
     monkeypatch.setattr(installed, "version", lambda: (None, "Detectron2 is not installed"))
-    engine, reason = detect.choose_engine("auto")
+    engine, reason = engines.choose("auto")
     assert engine == "torchvision" and "Detectron2 is not installed" in reason
     with pytest.raises(
         ConfigError, match=r"not installed; install it as https://detectron2\.readth"
     ):
-        detect.choose_engine("detectron2")
-    assert detect.choose_engine("torchvision")[0] == "torchvision"
+        engines.choose("detectron2")
+    assert engines.choose("torchvision")[0] == "torchvision"
     with pytest.raises(ConfigError, match="engine=mmdet: choose"):
-        detect.choose_engine("mmdet")
+        engines.choose("mmdet")
 
 
 @pytest.mark.parametrize(
@@ -464,8 +466,8 @@ def test_what_only_detectron2_knows_is_refused_or_left_out(weights, data, tmp_pa
         recipe_of("scenes"), detectron2={"INPUT": {"CROP": {"ENABLED": True}}}
     )
     with pytest.raises(ConfigError, match="task=scenes has settings that only Detectron2"):
-        detect.refuse(cropped, "torchvision")
-    detect.refuse(cropped, "detectron2")
+        engines.refuse(cropped, "torchvision")
+    engines.refuse(cropped, "detectron2")
     assert run(weights, tmp_path / "b", "engine=torchvision", "detectron2=null")
     with pytest.raises(ConfigError, match="SOLVER.GAMMA"):
         run(weights, tmp_path / "c", "engine=torchvision", own)
@@ -492,7 +494,7 @@ def test_settings_of_detectron2_need_detectron2(weights, data, tmp_path):
 
 @pytest.mark.detectron2
 def test_settings_of_detectron2_are_looked_at_before_the_data(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(detect, "read_data", lambda cfg: pytest.fail("the data were read"))
+    monkeypatch.setattr(parts, "read_both", lambda cfg: pytest.fail("the data were read"))
     for given, message in (
         ("d2_opts=[SOLVER.MAX_ITER,9]", "use iterations="),
         ("d2_opts=[SOLVER.GAMA,0.5]", "SOLVER.GAMA"),
@@ -514,20 +516,20 @@ def test_both_parts_are_looked_at_as_the_configuration_says(tmp_path, monkeypatc
         asked[node.part] = arguments
         return {"train": train, "test": test, "none": None}[node.part]
 
-    monkeypatch.setattr(detect, "instantiate", made)
+    monkeypatch.setattr(parts, "instantiate", made)
     nodes = {"train": {"part": "train", "masks": True}, "test": {"part": "test"}, "classes": None}
     cfg = OmegaConf.create({"detection": nodes, "outputs": "boxes", "max_broken": 0.4})
-    assert detect.read_data(cfg) == (train, test)
+    assert parts.read_both(cfg) == (train, test)
     assert asked == {"train": {"masks": False}, "test": {}}, "only a reader that has the choice"
     (tmp_path / "test/001.png").write_bytes(b"")
-    kept = detect.read_data(cfg)[1]
+    kept = parts.read_both(cfg)[1]
     assert [r.id for r in kept.records] == ["000", "002"] and len(kept.broken.files) == 1
     cfg.max_broken = 0.1
     with pytest.raises(UserError, match=r"1 of 3 images cannot be read.*001\.png"):
-        detect.read_data(cfg)
+        parts.read_both(cfg)
     cfg.detection.test.part = "none"
     with pytest.raises(ConfigError, match="to train and to test on"):
-        detect.read_data(cfg)
+        parts.read_both(cfg)
 
 
 def spoil(path):

@@ -10,6 +10,7 @@ from tests.transfer.detection.test_detect import data, run, values, weights
 from visrep import results, signals
 from visrep.config import compose
 from visrep.d2.tasks import recipe_of, usual_data
+from visrep.engine.run import plain_config
 from visrep.errors import ConfigError
 from visrep.transfer.detection import detect, engine_tv, several
 
@@ -104,7 +105,7 @@ def test_the_report_does_not_count_the_mean_as_a_run(weights, data, tmp_path):
 
 def test_the_published_protocol_is_known_by_every_number():
     recipe = recipe_of("voc0712_c4")
-    config = {"detection": {"name": "voc0712", "classes": None}, "d2_opts": [], "precision": "fp32"}
+    config = plain_config(compose("detect", ["weights=x", "out=y", "task=voc0712_c4"])[0])
     assert several.protocol_differs(config, recipe, "detectron2") == []
     assert usual_data("voc0712_c4") == "voc0712"
     import dataclasses

@@ -11,7 +11,7 @@ from tests.transfer.detection.test_engine_d2 import PREPROCESS, encoder
 from visrep.config import compose
 from visrep.engine.run import Run
 from visrep.errors import ConfigError, UserError
-from visrep.transfer.detection import detect, detector_file, engine_d2, engine_tv
+from visrep.transfer.detection import detect, detector_file, engine_d2, engine_tv, parts
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.validation import Validation
 
@@ -168,16 +168,16 @@ def test_the_validation_part_is_looked_at_like_the_test_part(data, val, tmp_path
         asked.append(dict(node))
         return val
 
-    monkeypatch.setattr(detect, "instantiate", made)
+    monkeypatch.setattr(parts, "instantiate", made)
     nodes = {"test": {"split": "test", "root": "r"}, "val": {"split": "val"}, "classes": None}
     cfg = OmegaConf.create({"detection": nodes, "outputs": "boxes", "max_broken": 0.0})
-    assert detect.read_val(cfg, data, val).records == val.records
+    assert parts.read_val(cfg, data, val).records == val.records
     assert asked == [{"split": "val", "root": "r"}], "what it does not state is the test part's"
     path = tmp_path / "broken.png"
     path.write_bytes(b"no image")
     monkeypatch.setattr(val.records[0], "file", str(path))
     with pytest.raises(UserError, match=r"1 of 4 images cannot be read"):
-        detect.read_val(cfg, data, val)
+        parts.read_val(cfg, data, val)
     cfg.detection.val = None
-    monkeypatch.setattr(detect, "instantiate", lambda node: node)
-    assert detect.read_val(cfg, data, val) is None
+    monkeypatch.setattr(parts, "instantiate", lambda node: node)
+    assert parts.read_val(cfg, data, val) is None
