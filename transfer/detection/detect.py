@@ -93,8 +93,6 @@ def resolve(cfg: DictConfig) -> DictConfig:
     if cfg.images is None and cfg.score != usual.score:
         raise ConfigError("score= is what is drawn of images=: leave it out")
     every, val = cfg.get("eval_every", 0), (cfg.get("detection") or {}).get("val")
-    if not isinstance(every, int) or isinstance(every, bool) or every < 0:
-        raise ConfigError(f"eval_every={every}: a number of iterations, 0 for none")
     if every and val is None:
         raise ConfigError(
             f"eval_every={every} measures on detection.val, and there is none (never on the test "
@@ -112,8 +110,6 @@ def resolve(cfg: DictConfig) -> DictConfig:
         raise ConfigError(f"give a value: detection=..., one of {names}")
     if cfg.detector is not None:
         return cfg
-    if not isinstance(cfg.seeds, int) or isinstance(cfg.seeds, bool) or cfg.seeds < 1:
-        raise ConfigError(f"seeds={cfg.seeds}: a number of runs, 1 or more")
     numbers = {key: cfg[key] for key in ("lr", "iterations", "warmup", "batch_size")}
     for key, value in scaled(cfg.scale, **numbers, of=int(stated(cfg.task).batch_size)).items():
         cfg[key] = value
