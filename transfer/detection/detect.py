@@ -10,8 +10,10 @@ of its metric. `labels=0.01` trains on a share of the images, `labels=FILE` on t
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -197,9 +199,9 @@ def _train_and_measure(cfg: DictConfig) -> None:
         detector = engines.loaded(file, engine, run)
     else:
 
-        def whole(made: Any) -> str:
+        def whole(config: Any, *, best: bool) -> str:
             return whole_config.text(
-                made.dump(),
+                config.dump(),
                 out=run.out,
                 nodes=run.config["detection"],
                 recipe=recipe,
@@ -207,9 +209,10 @@ def _train_and_measure(cfg: DictConfig) -> None:
                 train=train,
                 test=test,
                 labels=bool(labels),
+                best=best,
             )
 
-        def made(detector: Any) -> DetectorFile:
+        def made(detector: Any, best: Mapping[str, Any] = MappingProxyType({})) -> DetectorFile:
             return DetectorFile(
                 engine=engine,
                 recipe=detector_file.plain_recipe(recipe),
@@ -218,10 +221,11 @@ def _train_and_measure(cfg: DictConfig) -> None:
                 classes=list(train.classes),
                 encoder=sha256,
                 init=str(cfg.init),
-                config=whole(detector.config) if engine == "detectron2" else "",
+                config=whole(detector.config, best=bool(best)) if engine == "detectron2" else "",
                 opts=list(cfg.d2_opts),
                 labels=labels,
                 keypoints=asdict(train.keypoints) if recipe.keypoints and train.keypoints else {},
+                best=dict(best),
                 tensors=detector.state(),
             )
 
