@@ -142,6 +142,13 @@ def test_what_lies_on_ignored_pixels_is_neither_right_nor_wrong(tmp_path, region
     assert one(tmp_path, labels, found).numbers["AP"] == pytest.approx(expected)
 
 
+def test_the_curve_ends_with_precision_1(tmp_path):
+    found = [(CAR, 0.9, ELSEWHERE), (CAR, 0.9, OBJECT)]
+    # The one point, of precision 1/2, stands for half of the way to recall 0, precision 1 for half.
+    expected = 100 * (0.5 * 0.5 + 0.5 * 1)
+    assert one(tmp_path, scene(CARS), found).numbers["AP"] == pytest.approx(expected)
+
+
 def test_objects_below_100_pixels_do_not_count(tmp_path):
     small, enough = block(50, 0, 11, 9), block(50, 0, 10, 10)
     for name, mask, counts in (("a", small, False), ("b", enough, True)):
