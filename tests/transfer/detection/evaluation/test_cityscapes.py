@@ -8,7 +8,7 @@ from pycocotools import mask as rle
 
 from tests.oracles.cityscapes_ap import cityscapes_numbers
 from visrep.data.detection import read_cityscapes
-from visrep.data.detection.cityscapes import INSTANCES
+from visrep.data.detection.cityscapes_files import INSTANCES
 from visrep.errors import UserError
 from visrep.transfer.detection.evaluation.cityscapes import evaluate_cityscapes
 from visrep.transfer.detection.prediction import Prediction
