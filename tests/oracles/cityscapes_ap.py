@@ -67,7 +67,7 @@ def average_precision(images, label, overlap):
         true = sum(score >= level for score in right)
         false = sum(score >= level for score in wrong)
         points.append((true / (len(right) + missed), true / (true + false)))
-    points.append((0.0, points[-1][1]))
+    points.append((0.0, 1.0))
     area = 0.0
     for i, (_, precision) in enumerate(points):
         before = points[max(i - 1, 0)][0]

@@ -50,6 +50,11 @@ def read_val(
     if outputs == "keypoints":
         check_same(train, val.keypoints.names if val.keypoints else (), val.name)
     val = _measurable(cfg, val, train.classes, outputs=outputs)
+    if val.classes != train.classes:  # only of pixels: those of boxes are matched by name
+        raise ConfigError(
+            f"{val.name} has the classes of {train.name} in another order: give one to both as "
+            f"detection.classes=[{train.classes[0]},...]"
+        )
     readiness.warn_of_twins(train, val)
     readiness.warn_of_twins(val, test)
     return val

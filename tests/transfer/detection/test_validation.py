@@ -8,9 +8,11 @@ import torch
 
 from tests.transfer.detection.shapes import shapes, small_recipe
 from tests.transfer.detection.test_engine_d2 import PREPROCESS, encoder
+from tests.visrep.data.semantic.layouts import own
 from visrep.config import compose
 from visrep.engine.run import Run
 from visrep.errors import ConfigError, UserError
+from visrep.groups import choices
 from visrep.transfer.detection import detect, detector_file, engine_d2, engine_tv, parts
 from visrep.transfer.detection.detector_file import DetectorFile
 from visrep.transfer.detection.validation import Validation
@@ -159,6 +161,34 @@ def test_nothing_is_measured_on_the_test_part_instead(tmp_path):
     with pytest.raises(ConfigError, match="eval_every=-1"):
         main("eval_every=-1")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", choices("detection"))
+def test_all_data_can_have_a_validation_part(name):
+    overrides = ["weights=x", "out=y", "task=scenes", f"detection={name}", "eval_every=5"]
+    cfg, _ = compose("detect", [*overrides, "detection.val={split: other}"])
+    assert detect.resolve(cfg).detection.val == {"split": "other"}
+
+
+def test_classes_of_pixels_in_another_order_are_refused(tmp_path):
+    """What a net in training names is measured by the numbers of its classes."""
+    train, val = (own(tmp_path / name) for name in ("a", "b"))
+    names = (val / "classes.txt").read_text().split()
+    given = [
+        "weights=x",
+        "out=y",
+        "task=voc12_fcn",
+        "detection=semantic",
+        f"detection.root={train}",
+    ]
+    cfg, _ = compose("detect", [*given, "eval_every=5", f"detection.val={{root: {val}}}"])
+    both = parts.read_both(cfg)
+    assert parts.read_val(cfg, *both).classes == names
+    (val / "classes.txt").write_text("\n".join(reversed(names)))
+    with pytest.raises(ConfigError, match=r"b/val has the classes of a/train in another order"):
+        parts.read_val(cfg, *both)
+    cfg.detection.classes = names[:2]
+    assert parts.read_val(cfg, *parts.read_both(cfg)).classes == names[:2]
 
 
 def test_the_validation_part_is_looked_at_like_the_test_part(data, val, tmp_path, monkeypatch):

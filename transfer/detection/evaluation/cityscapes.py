@@ -191,8 +191,8 @@ def _area(right: NDArray[np.float64], wrong: NDArray[np.float64], missed: int) -
     false = len(wrong) - np.searchsorted(np.sort(wrong), levels)
     precision = true / (true + false)
     recall = true / (len(right) + missed)
-    # The curve goes on to recall 0 with the last precision. A point stands for half the way to
-    # either neighbour.
-    precision, recall = np.append(precision, precision[-1]), np.append(recall, 0.0)
+    # The curve ends at recall 0 with precision 1. A point stands for half the way to either
+    # neighbour.
+    precision, recall = np.append(precision, 1.0), np.append(recall, 0.0)
     around = np.concatenate([recall[:1], recall, [0.0]])
     return float((precision * (around[:-2] - around[2:]) / 2).sum())

@@ -1,10 +1,8 @@
 """Cityscapes' instances (arXiv 1604.01685), from the label images of its fine annotations.
 
-DIR/leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png
-DIR/gtFine/SPLIT/CITY/NAME_gtFine_instanceIds.png
-
-A pixel of the second is the number of its class; of an object that is told from its neighbours,
-1000 times that and a running number. A group of a class that has instances is a crowd here.
+A pixel of NAME_gtFine_instanceIds.png is the number of its class; of an object that is told from
+its neighbours, 1000 times that and a running number. A group of a class that has instances is a
+crowd here.
 """
 
 import logging
@@ -18,26 +16,13 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from visrep.data.detection.boxes import Box, DetectionDataset, ImageRecord, with_depth
+from visrep.data.detection.cityscapes_files import IMAGE, INSTANCES, VOID, folders, pairs
 from visrep.data.detection.classes import choose
-from visrep.data.detection.places import located, present
-from visrep.errors import ConfigError, UserError
+from visrep.errors import UserError
 
 log = logging.getLogger("visrep")
 
-# The classes that are told apart object by object and count, by their numbers.
-INSTANCES = {
-    24: "person",
-    25: "rider",
-    26: "car",
-    27: "truck",
-    28: "bus",
-    31: "train",
-    32: "motorcycle",
-    33: "bicycle",
-}
-# Numbers of what counts for nothing: the border, what is unlabelled, parking, bridges, caravans ...
-VOID = (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30)
-_IMAGE, _TRUTH = "_leftImg8bit.png", "_gtFine_instanceIds.png"
+_TRUTH = "_gtFine_instanceIds.png"
 _THREADS = 8
 
 
@@ -63,49 +48,23 @@ def read_cityscapes(
             label image cannot be read or has numbers that are none of Cityscapes', or none of
             `classes` is one of the eight.
     """
-    if root is None:
-        raise ConfigError("this data needs a folder: add detection.root=PATH")
-    images = located(Path(root).expanduser() / "cityscapes" / "leftImg8bit" / split, root)
-    images = present(images, root, kind="folder").resolve()
-    truths = present(images.parents[1] / "gtFine" / split, root, kind="folder")
-    pairs = _pairs(images, truths)
+    images, truths = folders(root, split)
+    found = pairs(images, truths, _TRUTH)
     known = choose(list(INSTANCES.values()), classes, f"{truths}")
-    log.info("cityscapes/%s: reading %d label images", split, len(pairs))
+    log.info("cityscapes/%s: reading %d label images", split, len(found))
     with ThreadPoolExecutor(_THREADS) as pool:
-        read = list(pool.map(lambda pair: _objects(pair, known, masks=masks), pairs))
+        read = list(pool.map(lambda pair: _objects(pair, known, masks=masks), found))
     void = {record.id: code for record, code in read}
     dataset = DetectionDataset(f"cityscapes/{split}", known, [record for record, _ in read])
     dataset.void = void if masks else None
     return with_depth(dataset, depth)
 
 
-def _pairs(images: Path, truths: Path) -> list[tuple[Path, Path]]:
-    """Each image with its label image, sorted by town and name."""
-    pictures, labels = (
-        {
-            f"{path.parent.name}/{path.name.removesuffix(ending)}": path
-            for path in sorted(folder.glob(f"*/*{ending}"))
-            if not path.name.startswith(".")
-        }
-        for folder, ending in ((images, _IMAGE), (truths, _TRUTH))
-    )
-    for found, folder, ending in ((pictures, images, _IMAGE), (labels, truths, _TRUTH)):
-        if not found:
-            raise UserError(f"{folder} has no CITY/NAME{ending}; unpack Cityscapes there")
-    for name, path in pictures.items():
-        if name not in labels:
-            raise UserError(f"{path} has no labels {truths / (name + _TRUTH)}; add them")
-    for name, path in labels.items():
-        if name not in pictures:
-            raise UserError(f"{path} has no image {images / (name + _IMAGE)}; add it")
-    return [(path, labels[name]) for name, path in pictures.items()]
-
-
 def _objects(
-    pair: tuple[Path, Path], classes: Sequence[str], *, masks: bool
+    pair: tuple[str, Path, Path], classes: Sequence[str], *, masks: bool
 ) -> tuple[ImageRecord, dict[str, Any]]:
     """The image with its objects, and the code of the pixels that count for nothing."""
-    image, truth = pair
+    _, image, truth = pair
     try:
         with Image.open(truth) as picture:
             numbers = np.array(picture)
@@ -122,7 +81,7 @@ def _objects(
             f"{truth}: {found[of_class.argmax()]} is no number of Cityscapes' (0 to 33, and 24000 "
             "to 33999 of objects); take its gtFine_instanceIds"
         )
-    name = image.name.removesuffix(_IMAGE)
+    name = image.name.removesuffix(IMAGE)
     record = ImageRecord(str(image), name, height, width)
     for number, label in zip(found.tolist(), of_class.tolist(), strict=True):
         if label not in INSTANCES or INSTANCES[label] not in classes:

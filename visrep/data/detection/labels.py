@@ -31,13 +31,13 @@ def labelled(dataset: DetectionDataset, labels: Any, *, draw: int) -> DetectionD
     """`dataset` with those of its images whose boxes may be used, in its order.
 
     Args:
-        labels: a share of the images that have an object, more than 0 and at most 1; or the path
+        labels: a share of the images that are trained on, more than 0 and at most 1; or the path
             of a list, see `read_list`.
         draw: seed of a share.
 
     Raises:
         ConfigError: `labels` is neither. UserError: the share is less than one image, or the list
-            cannot be used or names no image with an object.
+            cannot be used or names no image that is trained on.
     """
     if isinstance(labels, str):
         chosen = read_list(labels, dataset)
@@ -56,7 +56,7 @@ def labelled(dataset: DetectionDataset, labels: Any, *, draw: int) -> DetectionD
 
 
 def drawn(dataset: DetectionDataset, *, share: float, seed: int) -> list[int]:
-    """Positions of floor(share x N) of the N images that have an object, first drawn first.
+    """Positions of floor(share x N) of the N images that are trained on, first drawn first.
 
     All images are put into one random order, of which a share is the beginning, so that with one
     seed a smaller share's images are among a larger one's. The order begins with an image of every
@@ -70,8 +70,8 @@ def drawn(dataset: DetectionDataset, *, share: float, seed: int) -> list[int]:
     count = int(share * len(places) + 1e-6)  # 0.29 * 100 is 28.999...
     if not count:
         raise UserError(
-            f"labels={share} of the {len(places)} images of {dataset.name} that have an object is "
-            f"less than one image: give {1 / len(places):.2g} or more"
+            f"labels={share} of the {len(places)} images of {dataset.name} that have "
+            f"{_teach(dataset)} is less than one image: give {1 / len(places):.2g} or more"
         )
     order = np.random.default_rng(seed).permutation(places).tolist()
     classes = {i: _classes(dataset.records[i]) for i in order}
@@ -87,10 +87,22 @@ def drawn(dataset: DetectionDataset, *, share: float, seed: int) -> list[int]:
 
 
 def _teaching(dataset: DetectionDataset) -> list[ImageRecord]:
-    """The images that have an object, or classes of pixels. Raises UserError as `trainable`."""
-    if any(record.labels is not None for record in dataset.records):
+    """The images that are trained on: those with an object, a labelled keypoint where keypoints are
+    read, or classes of pixels. Raises UserError as `trainable`."""
+    if _of_pixels(dataset):
         return dataset.records
-    return trainable(dataset, masks=False)
+    return trainable(dataset, masks=False, keypoints=dataset.keypoints is not None)
+
+
+def _teach(dataset: DetectionDataset) -> str:
+    """What the images of `_teaching` have, in words."""
+    if _of_pixels(dataset):
+        return "classes of pixels"
+    return "an object" if dataset.keypoints is None else "a labelled keypoint"
+
+
+def _of_pixels(dataset: DetectionDataset) -> bool:
+    return any(record.labels is not None for record in dataset.records)
 
 
 def _classes(record: ImageRecord) -> set[int]:
@@ -131,7 +143,7 @@ def read_list(path: str | Path, dataset: DetectionDataset) -> list[int]:
     for called in (stems, [record.id for record in dataset.records], names(dataset)):
         count = Counter(called)
         index |= {name: i for i, name in enumerate(called) if count[name] == 1}
-    absent: list[int] = []
+    absent: set[int] = set()
 
     def find(line: str) -> int | None:
         name, _, column = line.rpartition(" ")
@@ -139,7 +151,7 @@ def read_list(path: str | Path, dataset: DetectionDataset) -> list[int]:
             return index.get(line)
         at = index.get(name.strip())
         if at is not None and column == "-1":
-            absent.append(at)
+            absent.add(at)
         return at
 
     where = f"{len(dataset.records)} images of {dataset.name}"
@@ -160,14 +172,15 @@ def announce(
     images, boxes = len(usable[1]), sum(len(record.boxes) for record in usable[1])
     found = [_per_class(dataset) for dataset in (train, kept)]
     log.info(
-        "labels=%s: %d of %d images of %s that have an object, %d boxes: %s",
-        *(labels, images, len(usable[0]), train.name, boxes),
+        "labels=%s: %d of %d images of %s that have %s, %s: %s",
+        *(labels, images, len(usable[0]), train.name, _teach(train)),
+        "images of each class" if _of_pixels(train) else f"{boxes} boxes",
         some([f"{train.classes[c]} {found[1][c]}" for c in range(len(train.classes))], 10),
     )
     lost = [train.classes[c] for c in sorted(found[0]) if not found[1][c]]
     if lost:
         log.warning(
-            "warning: labels=%s leaves no box of %s, of %d classes: these cannot be learnt",
+            "warning: labels=%s leaves nothing of %s, of %d classes: these cannot be learnt",
             *(labels, some(lost), len(train.classes)),
         )
     about: dict[str, Any] = {
@@ -183,7 +196,7 @@ def announce(
 
 def _per_class(dataset: DetectionDataset) -> Mapping[int, int]:
     """Boxes of each class; images of each class where pixels have one."""
-    if any(record.labels is not None for record in dataset.records):
+    if _of_pixels(dataset):
         return Counter(category for record in dataset.records for category in _classes(record))
     boxes = (box for record in dataset.records for box in record.boxes if not box.crowd)
     return Counter(box.category for box in boxes)

@@ -55,7 +55,7 @@ class Coding:
         table = np.full(top + 1, -1, dtype=np.int16)
         for id_, number in self.classes.items():
             table[id_] = number
-        inside = ids <= top
+        inside = (ids >= 0) & (ids <= top)
         found = np.where(inside, table[np.where(inside, ids, 0)], -1)
         if (found < 0).any():
             unknown, counts = np.unique(ids[found < 0], return_counts=True)

@@ -8,7 +8,7 @@ from pycocotools import mask as rle
 
 from tests.oracles.cityscapes_ap import cityscapes_numbers
 from visrep.data.detection import read_cityscapes
-from visrep.data.detection.cityscapes import INSTANCES
+from visrep.data.detection.cityscapes_files import INSTANCES
 from visrep.errors import UserError
 from visrep.transfer.detection.evaluation.cityscapes import evaluate_cityscapes
 from visrep.transfer.detection.prediction import Prediction
@@ -140,6 +140,13 @@ def test_what_lies_on_ignored_pixels_is_neither_right_nor_wrong(tmp_path, region
     # Precision is 1/2 where the object is found: the curve is 1/2 up to there.
     expected = 25 if counts else 100
     assert one(tmp_path, labels, found).numbers["AP"] == pytest.approx(expected)
+
+
+def test_the_curve_ends_with_precision_1(tmp_path):
+    found = [(CAR, 0.9, ELSEWHERE), (CAR, 0.9, OBJECT)]
+    # The one point, of precision 1/2, stands for half of the way to recall 0, precision 1 for half.
+    expected = 100 * (0.5 * 0.5 + 0.5 * 1)
+    assert one(tmp_path, scene(CARS), found).numbers["AP"] == pytest.approx(expected)
 
 
 def test_objects_below_100_pixels_do_not_count(tmp_path):

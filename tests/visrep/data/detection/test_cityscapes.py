@@ -7,7 +7,7 @@ from pycocotools import mask as rle
 
 from tests.fake_datasets import scene, write_cityscapes
 from visrep.data.detection import read_cityscapes
-from visrep.data.detection.cityscapes import INSTANCES
+from visrep.data.detection.cityscapes_files import INSTANCES
 from visrep.errors import ConfigError, UserError
 
 

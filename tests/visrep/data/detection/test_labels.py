@@ -6,7 +6,16 @@ from collections import Counter
 
 import pytest
 
-from visrep.data.detection import Box, DetectionDataset, ImageRecord, labels
+from tests.visrep.data.semantic.layouts import own
+from visrep.data.detection import (
+    Box,
+    DetectionDataset,
+    ImageRecord,
+    Keypoints,
+    labels,
+    trainable,
+)
+from visrep.data.semantic.folder import read_folder
 from visrep.errors import ConfigError, UserError
 
 
@@ -59,6 +68,36 @@ def test_beyond_the_cover_the_draw_is_even():
         name for draw in range(400) for name in ids(labels.labelled(even, 0.25, draw=draw))
     )
     assert len(counts) == 20 and min(counts.values()) > 60 and max(counts.values()) < 140
+
+
+def test_of_keypoints_only_images_that_have_some_are_drawn(tmp_path):
+    people = dataset([record(i, 0) for i in range(10)], classes=["person"])
+    people.keypoints = Keypoints(
+        names=("nose",), partners=(0,), skeleton=(), sigmas=(0.05,), sigmas_of="stated"
+    )
+    for i in (3, 7):
+        people.records[i].boxes[0].keypoints = (1.0, 1.0, 2.0)
+    for draw in range(10):
+        kept = labels.labelled(people, 0.5, draw=draw)
+        assert ids(kept) in (["1003"], ["1007"])
+        assert trainable(kept, masks=False, keypoints=True) == kept.records
+    assert labels.announce(people, kept, 0.5, draw=9)["share"] == 0.5
+    with pytest.raises(UserError, match="of the 2 images of .* that have a labelled keypoint"):
+        labels.labelled(people, 0.2, draw=0)
+    (tmp_path / "list.txt").write_text("001\n")
+    with pytest.raises(UserError, match="no object has a labelled keypoint"):
+        labels.labelled(people, str(tmp_path / "list.txt"), draw=0)
+
+
+def test_classes_of_pixels_are_counted_by_images(tmp_path, caplog):
+    logging.getLogger("visrep").propagate = True
+    pixels = read_folder(own(tmp_path), "train")
+    with caplog.at_level(logging.INFO, logger="visrep"):
+        about = labels.announce(pixels, labels.labelled(pixels, 0.5, draw=0), 0.5, draw=0)
+    assert (about["label_images"], about["share"]) == (2, 0.5)
+    assert "2 of 4 images of" in caplog.text
+    assert "that have classes of pixels, images of each class: road " in caplog.text
+    assert "box" not in caplog.text
 
 
 def test_crowds_are_no_objects():
@@ -140,4 +179,4 @@ def test_what_is_left_is_said_and_recorded(cells, tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="visrep"):
         about = labels.announce(cells, labels.labelled(cells, path, draw=0), path, draw=0)
     assert about["list_list"] == "list.txt" and about["share"] == 0.02 and "draw" not in about
-    assert "leaves no box of b, rare, of 3 classes" in caplog.text
+    assert "leaves nothing of b, rare, of 3 classes" in caplog.text

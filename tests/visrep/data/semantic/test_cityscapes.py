@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from tests.visrep.data.semantic.layouts import cityscapes
-from visrep.data.semantic.cityscapes import CLASSES, read_cityscapes
+from visrep.data.detection.cityscapes_files import CLASSES
+from visrep.data.semantic.cityscapes import read_cityscapes
 from visrep.data.semantic.readiness import labels_of
 from visrep.errors import UserError
 
@@ -31,11 +32,11 @@ def test_training_ids_are_taken_where_there_are_no_others(tmp_path):
 
 def test_other_folders_are_one_line(tmp_path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(UserError, match=r"has no folder leftImg8bit.*there: images"):
+    with pytest.raises(UserError, match=r"no folder \S*cityscapes with leftImg8bit/train in it"):
         read_cityscapes(tmp_path, "train")
     cityscapes(tmp_path)
-    with pytest.raises(UserError, match=r"choose .* from train, val"):
+    with pytest.raises(UserError, match=r"no folder \S*leftImg8bit/test"):
         read_cityscapes(tmp_path, "test")
     next((tmp_path / "gtFine/train/bochum").iterdir()).unlink()
-    with pytest.raises(UserError, match=r"bochum.*has no label image .*labelIds"):
+    with pytest.raises(UserError, match=r"bochum.*has no labels .*labelIds"):
         read_cityscapes(tmp_path, "train")

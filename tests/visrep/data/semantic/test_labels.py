@@ -39,6 +39,12 @@ def test_numbers_are_read_as_they_are_in_the_file(tmp_path, kind):
     assert torch.equal(read(path), torch.from_numpy(ids))
 
 
+def test_negative_numbers_are_unknown(tmp_path):
+    Image.fromarray(np.array([[0, -1, -256]], dtype=np.int32)).save(tmp_path / "x.tif")
+    with pytest.raises(UserError, match=r"unknown ids -256 \(1 pixels\), -1 \(1 pixels\)"):
+        read(tmp_path / "x.tif", size=(1, 3))
+
+
 def png_of_4_bits(path, ids):
     """A grey PNG with two pixels in a byte, which Pillow does not write."""
     import struct
