@@ -10,7 +10,7 @@ from PIL import Image
 from tests.docs.pages import ROOT, read
 from visrep import cli
 
-PAGES = ["README.md", "docs/your-own-data.md", "docs/long-runs.md"]
+PAGES = ["README.md", "docs/your-own-data.md", "docs/long-runs.md", "docs/detectron2.md"]
 PAGES += sorted(f"docs/tutorials/{p.name}" for p in ROOT.glob("docs/tutorials/*.md"))
 LINES = [(page, shlex.join(command)) for page in PAGES for command in read(page).commands]
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_each_page_has_commands() -> None:
-    assert {page for page, _ in LINES} == set(PAGES) and len(PAGES) == 6
+    assert {page for page, _ in LINES} == set(PAGES) and len(PAGES) == 7
 
 
 @pytest.mark.parametrize(("page", "line"), LINES)

@@ -62,7 +62,7 @@ def test_every_package_that_a_command_imports_is_looked_at():
     """Imports within functions are found too; what the standard library has needs no doctor."""
     packages = {name.partition(".")[0] for path in SOURCES for name in imports(path)}
     looked_at = {p.module.partition(".")[0] for p in (*doctor.REQUIRED, *doctor.OPTIONAL)}
-    assert packages - looked_at - sys.stdlib_module_names == {"visrep", "detectron2"}
+    assert packages - looked_at - sys.stdlib_module_names == {"visrep", "detectron2", "densepose"}
 
 
 def test_the_settings_name_every_optional_part():

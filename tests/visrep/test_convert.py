@@ -316,7 +316,7 @@ def test_a_net_that_detectron2_computes_otherwise_is_refused(tmp_path, monkeypat
         return config
 
     monkeypatch.setattr("visrep.d2.settings.settings", wrong)
-    with pytest.raises(CheckFailed, match=r"/x\.pkl: .*Detectron2's backbone, the limit is 1e-05"):
+    with pytest.raises(CheckFailed, match=r"/x\.pkl: res3 differs by .*, the limit is 1e-05"):
         run(tmp_path / "encoder.safetensors", tmp_path / "x.pkl", to="detectron2")
     assert names(tmp_path) == {"encoder.safetensors"}
 

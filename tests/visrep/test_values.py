@@ -34,7 +34,7 @@ WRONG = {
     "finetune": "draw=-1 selector=x train_head=x",
     "distill": "temperature=x alpha=2 tau_squared=x",
     "detect": "draw=-1 iterations=0 iterations=1.5 warmup=x score_threshold=2 lr=nan flip=x "
-    "train_sizes=5 train_sizes=[] decay_at=x decay_at=[5]",
+    "train_sizes=5 decay_at=x decay_at=[5]",
     "splits": "fraction=x fraction=0 fraction=null",
     "views": "rows=x columns=0",
     "export": "batches=[0] batches=[] batches=x tolerance=x repeats=0",

@@ -124,6 +124,7 @@ def _record(
         iterations=file.recipe["iterations"],
         detector=file.sha256,
         form="pixels, one scale",
+        **file.labels,
         classes_without_truth=list(without_truth),
         **left_out,
     )

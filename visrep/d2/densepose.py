@@ -22,10 +22,7 @@ from visrep.files import write_text
 from visrep.nn.resnet import ResNet
 from visrep.weights.encoder_file import EncoderFile
 
-INSTALL = (
-    "pip install "
-    "git+https://github.com/facebookresearch/detectron2@main#subdirectory=projects/DensePose"
-)
+INSTALL = "https://github.com/facebookresearch/detectron2/tree/main/projects/DensePose"
 # Parts of the project's results -> the prefix of the metrics in our records.
 PREFIXES = {
     "bbox": "coco_",
@@ -43,7 +40,7 @@ def problem() -> str | None:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return (
             f"it needs Detectron2's project DensePose, which cannot be imported ({first}); "
-            f"install it: {INSTALL}"
+            f"install it as {INSTALL} says"
         )
     return None
 

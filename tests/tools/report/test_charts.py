@@ -38,7 +38,7 @@ def test_shares_stand_by_their_logarithms_with_their_deviations():
     ((_, [(x0, _), (x1, y1), (x2, y2)]),) = chart.curves
     assert (x0, x2) == (charts.LEFT, charts.RIGHT) and x1 - x0 == pytest.approx(x2 - x1)
     assert [value for _, value in chart.columns] == [1.0, 10.0, 100.0]
-    (_, at, high, low), (_, _, top, _) = chart.bars  # none where the deviation is 0
+    (_, at, high, low), (_, _, top, _) = chart.whiskers  # none where the deviation is 0
     assert (at, high + low) == (x1, pytest.approx(2 * y1)) and high < y1 < low
     assert charts.TOP < top < y2  # a bar stays inside
     assert (high - low) / (y2 - y1) == pytest.approx(4 / 20)

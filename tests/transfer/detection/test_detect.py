@@ -679,7 +679,7 @@ def stuff(root):
 
 def test_an_fcn_is_measured_on_the_way_and_draws_no_boxes(weights, tmp_path):
     root, out = own(tmp_path / "data"), tmp_path / "run"
-    on_the_way = ["eval_every=1", "+detection.val={split: val}"]
+    on_the_way = ["eval_every=1", "detection.val={split: val}"]
     data = ["task=voc12_fcn", "detection=semantic", "engine=torchvision", *on_the_way]
     segmented(weights, out, root, *data)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -101,7 +101,7 @@ def test_a_measured_training_is_the_training(engine, data, val, tmp_path):
 @pytest.mark.parametrize("engine", BOTH)
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_run_that_is_cut_measures_and_ends_alike(engine, accumulate, data, val, tmp_path):
-    """At every boundary of steps, also between a measurement and the end."""
+    """From either of the two snapshots that are kept: one measured since, and that of the end."""
     given = {"batch_size": 4, "accumulate": accumulate}
     whole = train(engine, tmp_path / "whole", data, val, **given)
     curve = lines(tmp_path / "whole")

@@ -234,7 +234,7 @@ def test_detectron2_builds_every_task_with_all_weights_set(tmp_path, task):
     assert report.tensors == 265
     assert report.in_head == (50 if "c4" in task else 0)
     # As a user does it: without MODEL.VISREP, since Detectron2's own ResNet holds this net.
-    cfg = config(tmp_path)
+    cfg = config(tmp_path, visrep=task.endswith("_fcn"))
     model = build_model(cfg)
     with quiet():
         DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)

@@ -8,6 +8,7 @@ from visrep.d2.lint.config import Config
 from visrep.d2.lint.finding import FATAL, NOTE, WARNING, Finding, lines
 from visrep.d2.lint.known import classes_of, family, lengths_on, tasks
 from visrep.d2.lint.net import is_resnet
+from visrep.d2.semantic import FCN_HEAD
 
 # Data set -> the images it is made of; two with a common part share images.
 _COCO = {
@@ -123,7 +124,9 @@ def _check_classes(config: Config, names: list[Any]) -> Iterator[Finding]:
 
 
 def check_rate(config: Config) -> Iterator[Finding]:
-    """The learning rate against the batch size."""
+    """The learning rate against the batch size, but of the FCN, whose published rate is its own."""
+    if _fcn(config):
+        return
     batch, rate = config["SOLVER.IMS_PER_BATCH"], config["SOLVER.BASE_LR"]
     half = config["MODEL.META_ARCHITECTURE"] == "RetinaNet"
     expected = RATE * batch / (2 if half else 1)
@@ -142,6 +145,10 @@ def check_rate(config: Config) -> Iterator[Finding]:
         f"that is {times} what the linear rule gives from {0.01 if half else 0.02} at 16{known}",
         lines({"SOLVER.BASE_LR": float(f"{expected:.4g}")}),
     )
+
+
+def _fcn(config: Config) -> bool:
+    return config["MODEL.SEM_SEG_HEAD.NAME"] == FCN_HEAD
 
 
 def check_schedule(config: Config) -> Iterator[Finding]:
@@ -225,8 +232,8 @@ def _check_length(config: Config) -> Iterator[Finding]:
 
 
 def check_statistics(config: Config) -> Iterator[Finding]:
-    """Precise batch norm."""
-    if not is_resnet(config):
+    """Precise batch norm, which is no part of the FCN's recipe."""
+    if not is_resnet(config) or _fcn(config):
         return
     key = "TEST.PRECISE_BN.ENABLED"
     norms = {config["MODEL.RESNETS.NORM"], config["MODEL.FPN.NORM"]}
