@@ -84,7 +84,7 @@ YES_OR_NO = (
 # For these null means a default that the command computes or does without.
 NULLABLE = (
     *("threads", "steps", "snapshot_every", "selector", "epochs", "size"),
-    *("stem_stride", "optim.lr"),
+    *("stem_stride", "optim.lr", "repeats"),
 )
 # Without these there is no run: null is refused.
 PARTS = (
