@@ -2,23 +2,29 @@
 
 from markupsafe import Markup
 
+from visrep.results import Record
 from visrep.tools.report import charts
+from visrep.tools.report.nets import differing, stated
 from visrep.tools.report.rows import Row
 from visrep.tools.report.section import Context
 from visrep.tools.report.words import INITS, joined, metric, task
 
 TITLE = "Few labels: detection"
 ORDER = 16
+TASKS = ("detection", "instance")
 METRICS = ("AP", "coco_AP", "mask_AP")
 
 
 def render(context: Context) -> Markup | None:
     """A chart of each metric, net and engine; None where all was trained on one share."""
+    known = [r for r in context.rows if r.task in TASKS and r.metric in METRICS]
+    # A row's own setting tells it from rows of its share alone.
+    keys = differing(_first(row).config for row in known)
     found: dict[tuple[str, ...], list[Row]] = {}
-    for row in context.rows:
-        if row.task in ("detection", "instance") and row.metric in METRICS:
-            which = row.task, row.metric, row.dataset, row.engine, row.chain, row.setting
-            found.setdefault(which, []).append(row)
+    for row in known:
+        setting = stated(_first(row).config, keys)
+        which = row.task, row.metric, row.dataset, row.engine, row.chain, setting
+        found.setdefault(which, []).append(row)
     drawn = [
         charts.chart(
             series,
@@ -49,5 +55,8 @@ def _series(rows: list[Row]) -> list[charts.Series]:
 
 def _share(row: Row) -> float:
     """Labelled images in percent of those that there are."""
-    first = next(iter(row.sides.values()))[0]
-    return 100 * float(first.extra.get("share", 1.0))
+    return 100 * float(_first(row).extra.get("share", 1.0))
+
+
+def _first(row: Row) -> Record:
+    return next(iter(row.sides.values()))[0]
