@@ -60,7 +60,7 @@ def deployed(file: DetectorFile) -> DeployedDetector:
     """
     if file.recipe["outputs"] not in ("boxes", "masks"):
         raise ConfigError(
-            f"a detector of {file.recipe['outputs']} cannot be exported: only boxes and masks can"
+            f"a net of outputs={file.recipe['outputs']} cannot be exported: only boxes and masks can"
         )
     if file.engine == "detectron2":
         file = translation.to_torchvision(file)

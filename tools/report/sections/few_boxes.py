@@ -11,20 +11,22 @@ from visrep.tools.report.words import INITS, joined, metric, task
 
 TITLE = "Few labels: detection"
 ORDER = 16
-TASKS = ("detection", "instance")
 METRICS = ("AP", "coco_AP", "mask_AP")
 
 
 def render(context: Context) -> Markup | None:
     """A chart of each metric, net and engine; None where all was trained on one share."""
-    known = [r for r in context.rows if r.task in TASKS and r.metric in METRICS]
-    # A row's own setting tells it from rows of its share alone.
-    keys = differing(_first(row).config for row in known)
+    measures: dict[tuple[str, ...], list[Row]] = {}
+    for row in context.rows:
+        if row.task in ("detection", "instance") and row.metric in METRICS:
+            measure = row.task, row.metric, row.dataset, row.engine, row.chain
+            measures.setdefault(measure, []).append(row)
     found: dict[tuple[str, ...], list[Row]] = {}
-    for row in known:
-        setting = stated(_first(row).config, keys)
-        which = row.task, row.metric, row.dataset, row.engine, row.chain, setting
-        found.setdefault(which, []).append(row)
+    for named, rows in measures.items():
+        # Over all shares: a row's own `setting` tells it from those of its share alone.
+        keys = differing(_first(row).config for row in rows)
+        for row in rows:
+            found.setdefault((*named, stated(_first(row).config, keys)), []).append(row)
     drawn = [
         charts.chart(
             series,
