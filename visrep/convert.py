@@ -217,17 +217,17 @@ def own_data(node: DictConfig) -> d2_tasks.OwnData:
     if nodes.get("train") is None or nodes.get("test") is None:
         raise ConfigError("detection needs data to train and to test on: choose both")
     train, test = (instantiate(node[name]) for name in ("train", "test"))
-    if not isinstance(train, DetectionDataset) or train.classes == []:
-        raise ConfigError("detection: these data have no boxes to learn")
+    pixels = any(record.labels is not None for record in getattr(train, "records", []))
+    if not isinstance(train, DetectionDataset) or train.classes == [] or pixels:
+        raise ConfigError(
+            "detection: these data have no boxes to learn, which configs on other data are for"
+        )
     test = readiness.matched(train, test, chosen=nodes.get("classes") is not None)
-    parts = [
-        Part.of(dataset, nodes[name], classes=train.classes)
-        for name, dataset in (("train", train), ("test", test))
-    ]
+    first, second = Part.both(train, test, nodes)
     return d2_tasks.OwnData(
         classes=train.classes,
-        train=parts[0],
-        test=parts[1],
+        train=first,
+        test=second,
         masks=any(box.mask is not None for record in train.records for box in record.boxes),
         keypoints=train.keypoint_count,
     )

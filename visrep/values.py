@@ -51,7 +51,7 @@ SEED = Kind(whole=True, low=0, high=2**32, below=True)
 # By whole keys: one of the same name inside data=, views= or method= is another setting.
 NUMBERS = {
     **dict.fromkeys(("seed", "draw"), SEED),
-    **dict.fromkeys(("workers", "snapshot_every", "steps", "selector"), NATURAL),
+    **dict.fromkeys(("workers", "snapshot_every", "eval_every", "steps", "selector"), NATURAL),
     **dict.fromkeys(("batch_size", "accumulate", "bn_splits", "log_every", "threads"), COUNT),
     **dict.fromkeys(("iterations", "draws", "max_iter", "repeats", "rows", "columns"), COUNT),
     **dict.fromkeys(("folds", "jobs", "seeds", "size", "knn.k", "knn.bank"), COUNT),
@@ -77,7 +77,7 @@ NUMBERS = {
     "scales": POSITIVE._replace(listed=True, none=True),
 }
 YES_OR_NO = (
-    *("overwrite", "extend", "deterministic", "continuous", "augment", "train_head"),
+    *("overwrite", "extend", "forecast", "deterministic", "continuous", "augment", "train_head"),
     *("tau_squared", "flip", "data.train.recursive", "data.test.recursive", "channels_last"),
 )
 

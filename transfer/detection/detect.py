@@ -10,8 +10,10 @@ of its metric. `labels=0.01` trains on a share of the images, `labels=FILE` on t
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -93,8 +95,6 @@ def resolve(cfg: DictConfig) -> DictConfig:
     if cfg.images is None and cfg.score != usual.score:
         raise ConfigError("score= is what is drawn of images=: leave it out")
     every, val = cfg.get("eval_every", 0), (cfg.get("detection") or {}).get("val")
-    if not isinstance(every, int) or isinstance(every, bool) or every < 0:
-        raise ConfigError(f"eval_every={every}: a number of iterations, 0 for none")
     if every and val is None:
         raise ConfigError(
             f"eval_every={every} measures on detection.val, and there is none (never on the test "
@@ -112,8 +112,6 @@ def resolve(cfg: DictConfig) -> DictConfig:
         raise ConfigError(f"give a value: detection=..., one of {names}")
     if cfg.detector is not None:
         return cfg
-    if not isinstance(cfg.seeds, int) or isinstance(cfg.seeds, bool) or cfg.seeds < 1:
-        raise ConfigError(f"seeds={cfg.seeds}: a number of runs, 1 or more")
     numbers = {key: cfg[key] for key in ("lr", "iterations", "warmup", "batch_size")}
     for key, value in scaled(cfg.scale, **numbers, of=int(stated(cfg.task).batch_size)).items():
         cfg[key] = value
@@ -201,9 +199,9 @@ def _train_and_measure(cfg: DictConfig) -> None:
         detector = engines.loaded(file, engine, run)
     else:
 
-        def whole(made: Any) -> str:
+        def whole(config: Any, *, best: bool) -> str:
             return whole_config.text(
-                made.dump(),
+                config.dump(),
                 out=run.out,
                 nodes=run.config["detection"],
                 recipe=recipe,
@@ -211,9 +209,10 @@ def _train_and_measure(cfg: DictConfig) -> None:
                 train=train,
                 test=test,
                 labels=bool(labels),
+                best=best,
             )
 
-        def made(detector: Any) -> DetectorFile:
+        def made(detector: Any, best: Mapping[str, Any] = MappingProxyType({})) -> DetectorFile:
             return DetectorFile(
                 engine=engine,
                 recipe=detector_file.plain_recipe(recipe),
@@ -222,10 +221,11 @@ def _train_and_measure(cfg: DictConfig) -> None:
                 classes=list(train.classes),
                 encoder=sha256,
                 init=str(cfg.init),
-                config=whole(detector.config) if engine == "detectron2" else "",
+                config=whole(detector.config, best=bool(best)) if engine == "detectron2" else "",
                 opts=list(cfg.d2_opts),
                 labels=labels,
                 keypoints=asdict(train.keypoints) if recipe.keypoints and train.keypoints else {},
+                best=dict(best),
                 tensors=detector.state(),
             )
 

@@ -135,17 +135,12 @@ class _Normalise(GeneralizedRCNNTransform):
     """Normalise and pad; images come resized, and results leave in the resized frame."""
 
     def __init__(self, preprocess: Preprocess, divisor: int) -> None:
-        if preprocess.channel_order != "RGB":
-            raise ConfigError(
-                f"the weights expect {preprocess.channel_order} images: convert them to RGB first"
-            )
-        low, high = preprocess.range
-        span = high - low
+        mean, std = of_unit_range(preprocess)
         super().__init__(
             min_size=1,
             max_size=1,
-            image_mean=[(mean - low) / span for mean in preprocess.mean],
-            image_std=[std / span for std in preprocess.std],
+            image_mean=mean,
+            image_std=std,
             size_divisible=divisor,
         )
 
@@ -161,6 +156,22 @@ class _Normalise(GeneralizedRCNNTransform):
         original_image_sizes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
         return result
+
+
+def of_unit_range(preprocess: Preprocess) -> tuple[list[float], list[float]]:
+    """Mean and std of each channel, for images in RGB from 0 to 1.
+
+    Raises:
+        ConfigError: the encoder does not take RGB.
+    """
+    if preprocess.channel_order != "RGB":
+        raise ConfigError(
+            f"the weights expect {preprocess.channel_order} images: convert them to RGB first"
+        )
+    low, high = preprocess.range
+    span = high - low
+    mean = [(value - low) / span for value in preprocess.mean]
+    return mean, [value / span for value in preprocess.std]
 
 
 class OneMap(nn.Module):

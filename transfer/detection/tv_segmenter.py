@@ -15,13 +15,12 @@ from visrep.d2.recipe import DetectionRecipe
 from visrep.data.detection import ImageRecord
 from visrep.data.preprocess import Preprocess
 from visrep.data.semantic.labels import IGNORED
-from visrep.errors import ConfigError
 from visrep.nn.batchnorm import BatchNorm
 from visrep.nn.resnet import ResNet, dilate
 from visrep.nn.segmentation import FCNHead, PyramidHead, pixel_loss, to_pixels
 from visrep.seeds import derive_seed
 from visrep.transfer.detection.batches import load
-from visrep.transfer.detection.tv_detector import OneMap, Pyramid, frozen_norms
+from visrep.transfer.detection.tv_detector import OneMap, Pyramid, frozen_norms, of_unit_range
 
 
 class Segmenter(nn.Module):
@@ -51,10 +50,7 @@ class Segmenter(nn.Module):
         seed: int,
     ) -> None:
         super().__init__()
-        if preprocess.channel_order != "RGB":
-            raise ConfigError(
-                f"the weights expect {preprocess.channel_order} images: convert them to RGB first"
-            )
+        statistics = of_unit_range(preprocess)
         net = dilate(encoder) if recipe.head == "fcn" else copy.deepcopy(encoder)
         net = net.train().requires_grad_(True)
         with torch.random.fork_rng(devices=[]):
@@ -69,11 +65,7 @@ class Segmenter(nn.Module):
         # A pyramid adds maps of different strides, which must divide the padded image.
         self.divisor = 1 if recipe.head == "fcn" else used[-1]
         self.recipe = recipe
-        low, high = preprocess.range
-        for name, values in (
-            ("mean", [(mean - low) / (high - low) for mean in preprocess.mean]),
-            ("std", [std / (high - low) for std in preprocess.std]),
-        ):
+        for name, values in zip(("mean", "std"), statistics, strict=True):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     @property

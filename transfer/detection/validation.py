@@ -4,7 +4,7 @@ The test part has no say in it: what is chosen by a number is not measured by th
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,14 +38,14 @@ class Validation:
         dataset: the validation part, with the classes of the training part.
         recipe: of the task.
         every: iterations.
-        file: makes of a detector what is kept of it.
+        file: makes of a detector, and of what is said of the best one, what is kept of it.
     """
 
     run: Run
     dataset: DetectionDataset
     recipe: DetectionRecipe
     every: int
-    file: Callable[[Any], DetectorFile]
+    file: Callable[[Any, Mapping[str, Any]], DetectorFile]
 
     @property
     def metric(self) -> str:
@@ -78,18 +78,18 @@ class Validation:
         return {f"{PREFIX}{name}": value for name, value in found.items()}
 
     def _keep(self, detector: Any, step: int, value: float) -> None:
-        file = self.file(detector)
-        path = self.run.out / detector_file.BEST[file.engine]
-        known = detector_file.read(path).best if path.is_file() else None
-        # A killed run may have kept that of an iteration which it now comes to again.
-        if known is not None and (known["value"], -known["iteration"]) >= (value, -step):
-            return
-        file.best = {
+        best = {
             "iteration": step,
             "metric": self.metric,
             "value": value,
             "dataset": self.dataset.name,
         }
+        file = self.file(detector, best)
+        path = self.run.out / detector_file.BEST[file.engine]
+        known = detector_file.read(path).best if path.is_file() else None
+        # A killed run may have kept that of an iteration which it now comes to again.
+        if known is not None and (known["value"], -known["iteration"]) >= (value, -step):
+            return
         detector_file.save(self.run.out, file)
 
     def conclude(self, engine: str) -> None:

@@ -10,7 +10,7 @@ from visrep.d2.config_text import Part, headed
 from visrep.d2.pkl import describe
 from visrep.d2.recipe import DetectionRecipe
 from visrep.data.detection import DetectionDataset
-from visrep.transfer.detection.detector_file import CONFIG, NAMES
+from visrep.transfer.detection.detector_file import BEST, CONFIG, NAMES
 
 
 def text(
@@ -23,10 +23,11 @@ def text(
     train: DetectionDataset,
     test: DetectionDataset,
     labels: bool = False,
+    best: bool = False,
 ) -> str:
-    """What is written beside the final model, or shown before it is trained.
+    """What is written beside a model, or shown before it is trained.
 
-    MODEL.WEIGHTS is the final model, and DATASETS.TEST what it is measured on, so that Detectron2's
+    MODEL.WEIGHTS is that model, and DATASETS.TEST what it is measured on, so that Detectron2's
     programs take both files as they are.
 
     Args:
@@ -37,15 +38,13 @@ def text(
         backbone: of the encoder, as in its file.
         train, test: the data.
         labels: whether a share of what `nodes` read is trained on.
+        best: whether it goes with the best model by a validation part, not with the final one.
     """
     config = yaml.safe_load(resolved)
-    parts = [
-        Part.of(dataset, nodes[name], classes=train.classes)
-        for name, dataset in (("train", train), ("test", test))
-    ]
-    names = [[part.name] for part in parts]
-    config["DATASETS"] |= dict(zip(("TRAIN", "TEST"), names, strict=True))
-    config["MODEL"]["WEIGHTS"] = str(Path(out).absolute() / NAMES["detectron2"])
+    parts = Part.both(train, test, nodes)
+    config["DATASETS"] |= {"TRAIN": [parts[0].name], "TEST": [parts[1].name]}
+    names = BEST if best else NAMES
+    config["MODEL"]["WEIGHTS"] = str(Path(out).absolute() / names["detectron2"])
     return headed(
         config,
         about=[f"{recipe.about}:", f"{describe(dict(backbone))}, trained by visrep detect."],

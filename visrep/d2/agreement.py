@@ -92,11 +92,14 @@ def trunk_of(model: Any) -> Any:
 def exact(net: nn.Module) -> Iterator[None]:
     """`net` in eval mode, without gradients, and without TF32, which is good to three digits."""
     modes = {module: module.training for module in net.modules()}
+    products = torch.get_float32_matmul_precision()
     try:
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        torch.set_float32_matmul_precision("highest")
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             net.eval()
             yield
     finally:
+        torch.set_float32_matmul_precision(products)
         for module, training in modes.items():
             module.training = training
 

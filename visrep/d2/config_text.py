@@ -34,17 +34,28 @@ class Part:
     arguments: Mapping[str, Any]
 
     @classmethod
-    def of(
-        cls, dataset: DetectionDataset, node: Mapping[str, Any], *, classes: Sequence[str]
-    ) -> "Part":
-        """The part that `node`, a reader's yaml, has read; its classes are named in their order."""
+    def both(
+        cls, train: DetectionDataset, test: DetectionDataset, nodes: Mapping[str, Any]
+    ) -> "tuple[Part, Part]":
+        """The parts that `nodes`, the yaml of their readers under `train` and `test`, have read.
+
+        They have two names, and the classes of `train` in their order.
+        """
+        first, second = catalogued(train), catalogued(test)
+        if first == second:  # as of two files of one name in two folders
+            first, second = f"{first}/train", f"{second}/test"
+        classes = train.classes
+        return cls._of(first, nodes["train"], classes), cls._of(second, nodes["test"], classes)
+
+    @classmethod
+    def _of(cls, name: str, node: Mapping[str, Any], classes: Sequence[str]) -> "Part":
         arguments = {key: value for key, value in node.items() if key != "_target_"}
         for key in PLACES:
             if isinstance(arguments.get(key), str):
-                arguments[key] = str(Path(arguments[key]).absolute())
+                arguments[key] = str(Path(arguments[key]).expanduser().absolute())
         if "classes" in arguments:
             arguments["classes"] = list(classes)
-        return cls(catalogued(dataset), str(node["_target_"]), arguments)
+        return cls(name, str(node["_target_"]), arguments)
 
     def lines(self, *, outputs: str) -> tuple[list[str], str]:
         """Imports, and the line that registers it for a task with these outputs."""
@@ -77,16 +88,20 @@ def headed(
     notes: Sequence[str] = (),
 ) -> str:
     """`config`, nested, as yaml under `about`, the lines that load the file `name`, and `notes`."""
-    lines = [*about, "", *_loading(config["MODEL"], name, parts, outputs), "", *notes]
+    lines = [*about, "", *_loading(config, name, parts, outputs), "", *notes]
     header = "".join(f"# {line}".rstrip() + "\n" for line in lines)
     return header + yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None)
 
 
-def _loading(model: Mapping[str, Any], name: str, parts: Sequence[Part], outputs: str) -> list[str]:
+def _loading(
+    config: Mapping[str, Any], name: str, parts: Sequence[Part], outputs: str
+) -> list[str]:
     """How the config `name` is loaded: words, and lines of Python."""
+    model, read = config["MODEL"], config["INPUT"].get("VISREP", {})
     words: list[str] = []
     imports, code = ["import detectron2.config"], ["cfg = detectron2.config.get_cfg()"]
-    if model.get("SEM_SEG_HEAD", {}).get("NAME") == FCN_HEAD:
+    fcn = model.get("SEM_SEG_HEAD", {}).get("NAME") == FCN_HEAD
+    if fcn or read.get("SCALES") or read.get("CROP"):
         words += ["Detectron2 has no FCN head and no random scales; visrep registers them."]
         imports += ["from visrep.d2.backbone import add_visrep_config"]
         code += ["add_visrep_config(cfg)  # the head, and INPUT.VISREP"]

@@ -139,7 +139,11 @@ def train_and_measure(
     )
     cfg = configure(file, recipe, run=run, workers=workers, snapshot_every=snapshot_every)
     register(root, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
-    write_text(run.out / "detectron2.yaml", cfg.dump())
+    if dist.is_main():
+        kept = cfg.clone()
+        kept.defrost()
+        kept.MODEL.WEIGHTS = str((run.out / "model_final.pth").absolute())
+        write_text(run.out / "detectron2.yaml", kept.dump())
     _know_neighbours()
     from densepose.engine import Trainer
 

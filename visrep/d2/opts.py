@@ -27,6 +27,7 @@ INSTEAD = {
     "MODEL.DEVICE": "use device=",
     "MODEL.KEYPOINT_ON": "use outputs=",
     "MODEL.MASK_ON": "use outputs=",
+    "MODEL.META_ARCHITECTURE": "use outputs=",
     "MODEL.PANOPTIC_FPN": _OUTPUTS,
     "MODEL.RETINANET": "only R-CNNs are trained: leave it out",
     "MODEL.ROI_HEADS.NUM_CLASSES": "the data say it; choose classes by detection.classes=",
@@ -60,10 +61,6 @@ ONLY: dict[str, tuple[Sequence[Any], str]] = {
     "INPUT.MASK_FORMAT": (["bitmask"], "masks are read as such"),
     "MODEL.ANCHOR_GENERATOR.NAME": (["DefaultAnchorGenerator"], "no box is rotated"),
     "MODEL.LOAD_PROPOSALS": ([False], "proposals are learned"),
-    "MODEL.META_ARCHITECTURE": (
-        ["GeneralizedRCNN", "SemanticSegmentor"],
-        "outputs= says what is trained",
-    ),
     "MODEL.PROPOSAL_GENERATOR.NAME": (["RPN"], "proposals are learned"),
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": ([False], "its counts per class are of Detectron2's LVIS"),
 }

@@ -154,7 +154,8 @@ class DetectionRecipe:
             "fcn": (),  # semantic alone, see below
         }
         if self.outputs in refused[self.head]:
-            raise ConfigError(f"outputs={self.outputs} needs the pyramid: head=fpn")
+            or_fcn = " (or head=fcn)" if self.outputs == "semantic" else ""
+            raise ConfigError(f"outputs={self.outputs} needs the pyramid: head=fpn{or_fcn}")
         self._check_semantic()
         if self.norm == "FrozenBN" and self.precise_bn:
             raise ConfigError("norm=FrozenBN leaves no statistics to re-estimate: precise_bn=0")
@@ -215,6 +216,11 @@ class DetectionRecipe:
         for name in ("crop", "test_size"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be 0 or more")
+        if semantic and self.repeat_threshold:
+            raise ConfigError(
+                f"repeat_threshold={self.repeat_threshold}: it counts images with objects of a "
+                "class, which outputs=semantic has not: leave it out"
+            )
         if semantic and self.head == "fpn" and self.semantic_width % GROUPS:
             raise ConfigError(
                 f"semantic_width={self.semantic_width}: a multiple of {GROUPS}, for its group norms"

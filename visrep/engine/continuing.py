@@ -20,8 +20,28 @@ VOLATILE = (
     "seeds",  # more runs of the same settings
 )
 VOLATILE_ANYWHERE = ("workers", "max_broken")
-# Settings that came later, and what a run that does not name them did.
-LATER = {"labels": 1.0, "draw": 0}
+# Settings of detect that came later, and what a run that does not name them did: nothing, where
+# they are of a head or of outputs that there were not.
+LATER: dict[str, Any] = {
+    "labels": 1.0,
+    "draw": 0,
+    "scale": "none",
+    "accumulate": 1,
+    "score": 0.5,
+    "box_beta": 0.0,
+    "repeat_threshold": 0.0,
+    "keypoint_width": 512,
+    "semantic_width": 128,
+    "crop": 0,
+    "fcn": {"width": 256, "convs": 2, "dilation": 6},
+    "dc5": {
+        "anchor_sizes": [2, 4, 8, 16, 32],
+        "box_pool": 7,
+        "rpn_pre_nms": [12000, 6000],
+        "rpn_post_nms": [2000, 1000],
+        "box_width": 1024,
+    },
+}
 # How long a run is: `extend=true` lets them grow.
 LENGTH = ("epochs", "steps", "iterations")
 # Where the data lie; what lies there is known by its content.

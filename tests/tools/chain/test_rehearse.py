@@ -196,7 +196,7 @@ def command(out: Path, *overrides: str) -> subprocess.CompletedProcess:
         [sys.executable, "-m", "visrep", "rehearse", f"out={out}", *overrides],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
 
 

@@ -37,8 +37,9 @@ def train(engine, out, data, val, *, every=2, **settings):
     module = {"torchvision": engine_tv, "detectron2": engine_d2}[engine]
     net = encoder()
 
-    def made(detector):
+    def made(detector, best):
         return DetectorFile(
+            best=best,
             engine=engine,
             recipe=detector_file.plain_recipe(recipe),
             backbone=net.spec,
@@ -124,8 +125,9 @@ def test_the_better_one_is_kept_and_of_equals_the_earlier(val, tmp_path):
     run = Run(out=tmp_path, device=torch.device("cpu"), seed=0, config={}, command="")
     recipe = small_recipe(outputs="masks")
 
-    def made(value):
+    def made(value, best):
         return DetectorFile(
+            best=best,
             engine="torchvision",
             recipe=detector_file.plain_recipe(recipe),
             backbone={},

@@ -14,7 +14,7 @@ from visrep import results
 from visrep.cli import main
 from visrep.data.preprocess import Preprocess
 from visrep.nn.resnet import ResNet
-from visrep.transfer.detection import prediction
+from visrep.transfer.detection import detector_file, prediction
 from visrep.weights import save_encoder
 
 pytestmark = pytest.mark.detectron2
@@ -95,13 +95,16 @@ def test_detectron2s_programs_take_the_config_and_the_final_model(
     from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 
     data, out = coco(tmp_path, images=6, seed=0), tmp_path / "run"
-    own = ["SOLVER.MAX_ITER", "12", "MODEL.RPN.NMS_THRESH", "0.6"]
+    own = ["SOLVER.MAX_ITER", "12", "MODEL.RPN.NMS_THRESH", "0.6", "eval_every=12"]
+    own += [f"detection.val={{annotations: {tmp_path}/train.json, image_root: {tmp_path}/train}}"]
     assert not detect(f"weights={weights}", f"out={out}", *SMALL, *data, *own), capsys.readouterr()
     text = (out / "detectron2.yaml").read_text()
     monkeypatch.chdir(out)
     cfg = executed(text)
     assert cfg.MODEL.RPN.NMS_THRESH == 0.6 and cfg.SOLVER.MAX_ITER == 12
     assert str(out / "model_final.pth") == cfg.MODEL.WEIGHTS
+    best = yaml.safe_load(detector_file.read(out / "model_best.pth").config)
+    assert best["MODEL"]["WEIGHTS"] == str(out / "model_best.pth")
     assert set(yaml.safe_load(text)) == set(cfg)  # complete: no key is left to a default
     predictor = DefaultPredictor(cfg)
     kept = prediction.load(out / "predictions.json")
@@ -152,6 +155,8 @@ def test_convert_writes_configs_for_the_users_own_data(weights, tmp_path, monkey
     assert "task=coco_fpn_1x: it learns masks, and in visrep/train no object" in (
         capsys.readouterr().err
     )
+    assert convert("task=scenes_fcn", "detection=scenes_semantic") == 2
+    assert "detection: these data have no boxes to learn" in capsys.readouterr().err
     assert not (tmp_path / "x.pkl").exists()
     assert not convert("task=scenes", "detection=coco", *data), capsys.readouterr().err
     monkeypatch.chdir(tmp_path)

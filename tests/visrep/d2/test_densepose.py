@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 from tests.oracles.encoders import in_memory
 from tests.visrep.data.pictures import write_picture
 from visrep.config import compose
-from visrep.d2 import densepose, tasks
+from visrep.d2 import densepose, installed, tasks
 from visrep.d2.settings import detection_settings
 from visrep.data.preprocess import Preprocess
 from visrep.engine.run import Run
@@ -94,7 +94,8 @@ def test_where_the_project_is_absent_one_line_says_what_to_install(without, weig
         ("labels=0.1", "does not know labels=0.1: leave it out"),
     ],
 )
-def test_what_the_project_cannot_do_is_one_line(weights, tmp_path, override, message):
+def test_what_the_project_cannot_do_is_one_line(weights, tmp_path, monkeypatch, override, message):
+    monkeypatch.setattr(installed, "version", lambda: ("0.6", ""))  # it is told first
     with pytest.raises(ConfigError, match=message):
         run_detect(weights, tmp_path / "run", *override.split())
 

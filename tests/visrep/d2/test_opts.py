@@ -25,7 +25,7 @@ needs = pytest.mark.detectron2
         (["MODEL.WEIGHTS", "x.pkl"], "use weights="),
         (["DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler"], "TrainingSampler or Repeat"),
         (["DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False"], "=False cannot be followed: True only"),
-        (["MODEL.META_ARCHITECTURE", "RetinaNet"], "GeneralizedRCNN or SemanticSegmentor only"),
+        (["MODEL.META_ARCHITECTURE", "SemanticSegmentor"], "META_ARCHITECTURE .*: use outputs="),
         (["SOLVER.AMP", {"ENABLED": True}], "give SOLVER.AMP.ENABLED by itself"),
         (["TEST", "{'AUG': {'FLIP': True}}"], "give TEST.AUG.FLIP by itself"),
         (["SOLVER.GAMMA"], "SOLVER.GAMMA has no value"),

@@ -69,6 +69,11 @@ def test_published_numbers_have_a_source(task):
         ({"outputs": "keypoints", "head": "c4"}, "outputs=keypoints needs the pyramid"),
         ({"norm": "FrozenBN", "precise_bn": 2}, "no statistics to re-estimate: precise_bn=0"),
         ({"repeat_threshold": 1.5}, "repeat_threshold=1.5: a share of the images"),
+        (
+            {"repeat_threshold": 0.1, "outputs": "semantic"},
+            "repeat_threshold=0.1: it counts images with objects",
+        ),
+        ({"outputs": "semantic", "head": "c4"}, r"needs the pyramid: head=fpn \(or head=fcn\)"),
         ({"freeze_at": 6}, "freeze_at=6: 0 to 5 with head=fpn"),
     ],
 )

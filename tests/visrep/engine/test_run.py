@@ -10,9 +10,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from visrep import renamed, results
+from visrep.config import compose
 from visrep.engine import snapshot
 from visrep.engine.run import Run, open_run
 from visrep.errors import ConfigError, UserError
+from visrep.paths import config_dir
 
 
 def settings(out: Path, **more: Any) -> DictConfig:
@@ -116,6 +118,64 @@ def test_a_run_folder_of_0_1_0_goes_on(tmp_path: Path, old: str) -> None:
     begin(tmp_path, part={"_target_": now}, parts=[{"_target_": now}])
     with pytest.raises(ConfigError, match=r"\(part\._target_\)"):
         begin(tmp_path, part={"_target_": "visrep.other"}, parts=[{"_target_": now}])
+
+
+# The settings of `visrep detect` in 0.2.
+BEFORE = [
+    "weights",
+    "prefix",
+    "detector",
+    "out",
+    "init",
+    "engine",
+    "outputs",
+    "stem_stride",
+    "norm",
+    "freeze_at",
+    "momentum",
+    "weight_decay",
+    "warmup_factor",
+    "flip",
+    "c4",
+    "fpn",
+    "anchor_ratios",
+    "mask_width",
+    "rpn_batch",
+    "roi_batch",
+    "score_threshold",
+    "nms_threshold",
+    "detections_per_image",
+    "precision",
+    "detectron2",
+    "d2_opts",
+    "published",
+    "workers",
+    "max_broken",
+    "snapshot_every",
+    "log_every",
+    "resume",
+    "resume_data",
+    "extend",
+    "seed",
+    "device",
+    "threads",
+    "overwrite",
+]
+
+
+def test_a_detection_of_before_goes_on(tmp_path: Path) -> None:
+    """Every setting that came since is null, changes no step, or is known as what runs did."""
+    given = ["weights=x", "task=scenes", "resume=auto", f"out={tmp_path}"]
+    cfg = compose("detect", given)[0]
+    of_command = yaml.safe_load((config_dir() / "detect.yaml").read_text())
+    open_run(cfg)
+    old = {key: value for key, value in stored(tmp_path).items() if key not in of_command}
+    old |= {key: value for key, value in stored(tmp_path).items() if key in BEFORE}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(old))
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    assert open_run(cfg).begun == old
+    with pytest.raises(ConfigError, match=r"\(accumulate\)"):
+        open_run(compose("detect", [*given, "accumulate=2"])[0])
 
 
 def test_harmless_differences_are_no_refusal(tmp_path: Path, monkeypatch) -> None:
