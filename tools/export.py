@@ -195,6 +195,7 @@ def _export_encoder(cfg: DictConfig, out: Path, *, threads: int) -> None:
         weights=file.sha256,
         parameters=parameters,
         threads=threads,
+        usual=200,
         batch=1,
         max_difference=worst,
     )
@@ -240,6 +241,7 @@ def _export_detector(cfg: DictConfig, out: Path, *, threads: int) -> None:
         weights=file.sha256,
         parameters=parameters,
         threads=threads,
+        usual=10,
         compared=compared,
         max_difference=boxes,
         max_score_difference=rest,
@@ -266,17 +268,18 @@ def _measure(
     *,
     weights: str,
     threads: int,
+    usual: int,
     **about: Any,
 ) -> None:
-    """The latency of `image` in onnxruntime and torch, said and recorded."""
-    array = image.numpy()
+    """The latency of `image` in onnxruntime and torch, said and recorded; `usual` repeats."""
+    array, repeats = image.numpy(), int(cfg.repeats or usual)
     with torch.inference_mode():
-        slow = latency_ms(lambda: net(image), repeats=cfg.repeats)
-    fast = latency_ms(lambda: run.run(None, {"image": array}), repeats=cfg.repeats)
+        slow = latency_ms(lambda: net(image), repeats=repeats)
+    fast = latency_ms(lambda: run.run(None, {"image": array}), repeats=repeats)
     size_bytes = out.stat().st_size
     print(
         f"{out}: {size_bytes / 1e6:.2f} MB; one image takes {fast:.2f} ms in onnxruntime, "
-        f"{slow:.2f} ms in torch (median of {cfg.repeats}, {threads} threads, CPU)"
+        f"{slow:.2f} ms in torch (median of {repeats}, {threads} threads, CPU)"
     )
     record = Run(
         out=out.parent,
@@ -297,6 +300,6 @@ def _measure(
             file=out.name,
             bytes=size_bytes,
             threads=threads,
-            repeats=int(cfg.repeats),
+            repeats=repeats,
             **about,
         )

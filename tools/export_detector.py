@@ -58,9 +58,10 @@ def deployed(file: DetectorFile) -> DeployedDetector:
     Raises:
         ConfigError: it is one that torchvision cannot run, or has outputs that ONNX cannot have.
     """
-    if file.recipe["outputs"] not in ("boxes", "masks"):
+    outputs = file.recipe["outputs"]
+    if outputs not in ("boxes", "masks"):
         raise ConfigError(
-            f"a detector of {file.recipe['outputs']} cannot be exported: only boxes and masks can"
+            f"a net of outputs={outputs} cannot be exported: only boxes and masks can"
         )
     if file.engine == "detectron2":
         file = translation.to_torchvision(file)

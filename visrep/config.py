@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import hydra
@@ -323,7 +324,10 @@ def _parameters(target: str | None) -> dict[str, Any]:
         return {}
     module, _, name = target.rpartition(".")
     try:
-        made = inspect.signature(getattr(importlib.import_module(module), name), eval_str=True)
-    except (ImportError, AttributeError, NameError, TypeError, ValueError):
+        constructor = getattr(importlib.import_module(module), name)
+        made = inspect.signature(constructor)
+    except (ImportError, AttributeError, TypeError, ValueError):
         return {}
+    with suppress(Exception):  # types that exist for type checkers only: the names stay known
+        made = inspect.signature(constructor, eval_str=True)
     return {argument: one.annotation for argument, one in made.parameters.items()}

@@ -7,7 +7,7 @@ What depends on the data or on other settings is checked where that is known.
 import math
 from collections.abc import Iterator
 from types import NoneType, UnionType
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -84,7 +84,7 @@ YES_OR_NO = (
 # For these null means a default that the command computes or does without.
 NULLABLE = (
     *("threads", "steps", "snapshot_every", "selector", "epochs", "size"),
-    *("stem_stride", "optim.lr"),
+    *("stem_stride", "optim.lr", "repeats"),
 )
 # Without these there is no run: null is refused.
 PARTS = (
@@ -140,18 +140,19 @@ def check_argument(key: str, value: Any, annotation: Any) -> None:
     Raises:
         ConfigError: with the key, the value and what it should be.
     """
-    either = isinstance(annotation, UnionType)
-    types = set(get_args(annotation)) if either else {annotation}
-    asked = types - {NoneType}
-    if not asked <= {int, float, bool} or (value is None and NoneType in types):
+    either = get_origin(annotation) in (Union, UnionType)
+    types = get_args(annotation) if either else (annotation,)
+    asked = [one for one in types if one is not NoneType]
+    known = all(one in (int, float, bool) for one in asked)  # not a set: types may be unhashable
+    if not known or (value is None and NoneType in types):
         return
-    numeric = bool(asked & {int, float})
+    numeric = int in asked or float in asked
     if isinstance(value, bool):
         fits = bool in asked
     else:
         fits = (numeric and isinstance(value, int)) or (float in asked and isinstance(value, float))
     if not fits:
-        words = "a whole number" if asked == {int} else "a number" if numeric else "true or false"
+        words = "a whole number" if asked == [int] else "a number" if numeric else "true or false"
         raise ConfigError(f"{key}={_shown(value)}: give {words}")
 
 

@@ -121,7 +121,7 @@ def test_refusals(tmp_path: Path, photos: Path) -> None:
         run(kept, out, "batches=[1]")
     with pytest.raises(UserError, match="no folder with images"):
         run(kept, out, f"images={tmp_path / 'absent'}")
-    with pytest.raises(ConfigError, match="a detector of keypoints cannot be exported"):
+    with pytest.raises(ConfigError, match="a net of outputs=keypoints cannot be exported"):
         file = detector_file.read(kept)
         file.recipe["outputs"] = "keypoints"
         export_detector.deployed(file)

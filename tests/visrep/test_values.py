@@ -1,7 +1,10 @@
 """Settings of another kind than their key wants are refused before anything is built."""
 
+from typing import Optional
+
 import pytest
 
+from visrep import config, values
 from visrep.cli import main
 from visrep.config import compose
 from visrep.errors import ConfigError
@@ -112,3 +115,24 @@ def test_classes_are_a_list():
     given = ["weights=x", "out=y", "task=scenes", "detection=voc", "detection.root=z"]
     with pytest.raises(ConfigError, match=r"detection\.classes=5: give a list of names"):
         compose("detect", [*given, "detection.classes=5"])
+
+
+def mine(heat, share: Optional[float] = None, rows: [1, 2] = None, many: "no type" = None):  # noqa
+    """A constructor with types of every kind."""
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("heat", "Absent"), ("share", None), ("share", 1e-3), ("rows", "x"), ("many", "x")],
+)
+def test_an_argument_of_an_unusual_type_takes_what_it_is_given(monkeypatch, key, value):
+    monkeypatch.setattr(config.plugins, "trusted", lambda target: True)
+    monkeypatch.setitem(mine.__annotations__, "heat", "Absent")  # of a type checker's import
+    known = config._parameters(f"{__name__}.mine")
+    assert list(known) == ["heat", "share", "rows", "many"]
+    values.check_argument(key, value, known[key])
+
+
+def test_an_optional_number_is_a_number():
+    with pytest.raises(ConfigError, match="share=x: give a number"):
+        values.check_argument("share", "x", Optional[float])  # noqa: UP045

@@ -16,7 +16,7 @@ from visrep.tools.report.runs import Folder, Runs
 REPEATED = (
     "out", "seed", "weights", "teacher", "init", "bn", "draw", "labels", "device", "threads",
     "workers", "overwrite", "resume", "log_every", "snapshot_every", "eval_every",
-    "forecast", "seeds", "published", "health", "knn",
+    "forecast", "seeds", "published", "about", "health", "knn",
 )  # fmt: skip
 MOST = 3  # settings in a name; more are the folder's
 

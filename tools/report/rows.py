@@ -8,8 +8,11 @@ from visrep.results import Record
 from visrep.tools.report.nets import cells, differing, nets, stated
 from visrep.tools.report.runs import Runs
 
-TASKS = ("knn", "linear", "finetune", "detection", "instance", "keypoints")
-METRICS = ("top1", "top5", "AP50", "AP", "AP75", "mask_AP50", "mask_AP", "mask_AP75")
+TASKS = ("knn", "linear", "finetune", "detection", "instance", "keypoints", "semantic")
+METRICS = (
+    *("top1", "top5", "mIoU", "keypoint_AP50", "keypoint_AP", "keypoint_AP75"),
+    *("AP50", "AP", "AP75", "mask_AP50", "mask_AP", "mask_AP75"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -317,11 +317,6 @@ def also_shown(cfg: DictConfig) -> str:
 
 def _predict_pictures(cfg: DictConfig) -> None:
     file = _kept(cfg)
-    if file.recipe["outputs"] == "semantic":
-        raise ConfigError(
-            "images= draws boxes, and this net names pixels: measure it on data with detection=, "
-            "which keeps its label images"
-        )
     engine, reason = engines.choose(file.engine if cfg.engine == "auto" else cfg.engine)
     pictures.check_out(Path(cfg.out), Path(cfg.images))
     dataset = pictures.read_pictures(str(cfg.images), file=file, max_broken=float(cfg.max_broken))

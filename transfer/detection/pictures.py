@@ -41,9 +41,11 @@ def read_pictures(folder: str, *, file: DetectorFile, max_broken: float) -> Dete
         UserError: there is no such folder, or no image in it, or more than `max_broken` of them
             cannot be read.
     """
-    outputs = file.recipe["outputs"]
-    if outputs not in ("boxes", "masks", "keypoints"):
-        raise ConfigError(f"images= draws boxes, and a net of outputs={outputs} finds none")
+    if file.recipe["outputs"] == "semantic":
+        raise ConfigError(
+            "images= draws boxes, and this net names pixels: measure it on data with detection=, "
+            "which keeps its label images"
+        )
     place = Path(folder).expanduser()
     if not place.is_dir():
         raise UserError(f"images={folder} is not a folder; give one that holds pictures")

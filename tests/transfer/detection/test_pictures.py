@@ -169,6 +169,6 @@ def test_refusals(tmp_path, photos):
         detect.main(compose("detect", [f"detector={kept}", f"out={out}"])[0])
     file = detector_file.read(kept)
     file.recipe["outputs"] = "semantic"
-    with pytest.raises(ConfigError, match="outputs=semantic finds none"):
+    with pytest.raises(ConfigError, match="this net names pixels"):
         read_pictures(str(photos), file=file, max_broken=0.5)
     assert not out.exists()

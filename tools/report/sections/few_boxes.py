@@ -2,7 +2,9 @@
 
 from markupsafe import Markup
 
+from visrep.results import Record
 from visrep.tools.report import charts
+from visrep.tools.report.nets import differing, stated
 from visrep.tools.report.rows import Row
 from visrep.tools.report.section import Context
 from visrep.tools.report.words import INITS, joined, metric, task
@@ -14,11 +16,17 @@ METRICS = ("AP", "coco_AP", "mask_AP")
 
 def render(context: Context) -> Markup | None:
     """A chart of each metric, net and engine; None where all was trained on one share."""
-    found: dict[tuple[str, ...], list[Row]] = {}
+    measures: dict[tuple[str, ...], list[Row]] = {}
     for row in context.rows:
         if row.task in ("detection", "instance") and row.metric in METRICS:
-            which = row.task, row.metric, row.dataset, row.engine, row.chain, row.setting
-            found.setdefault(which, []).append(row)
+            measure = row.task, row.metric, row.dataset, row.engine, row.chain
+            measures.setdefault(measure, []).append(row)
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for named, rows in measures.items():
+        # Over all shares: a row's own `setting` tells it from those of its share alone.
+        keys = differing(_first(row).config for row in rows)
+        for row in rows:
+            found.setdefault((*named, stated(_first(row).config, keys)), []).append(row)
     drawn = [
         charts.chart(
             series,
@@ -49,5 +57,8 @@ def _series(rows: list[Row]) -> list[charts.Series]:
 
 def _share(row: Row) -> float:
     """Labelled images in percent of those that there are."""
-    first = next(iter(row.sides.values()))[0]
-    return 100 * float(first.extra.get("share", 1.0))
+    return 100 * float(_first(row).extra.get("share", 1.0))
+
+
+def _first(row: Row) -> Record:
+    return next(iter(row.sides.values()))[0]

@@ -8,7 +8,10 @@ from visrep.tools.report.words import joined
 
 TITLE = "Random init against pretrained"
 ORDER = 10
-MAIN_METRICS = ("top1", "AP50", "AP", "AP75", "mask_AP50", "mask_AP")
+MAIN_METRICS = (
+    *("top1", "mIoU", "keypoint_AP50", "keypoint_AP"),
+    *("AP50", "AP", "AP75", "mask_AP50", "mask_AP"),
+)
 
 
 def render(context: Context) -> Markup | None:

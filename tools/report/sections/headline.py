@@ -7,7 +7,7 @@ from visrep.tools.report.section import Context
 
 TITLE = ""
 ORDER = 0
-METRICS = ("top1", "AP50", "mask_AP50")
+METRICS = ("top1", "mIoU", "keypoint_AP50", "AP50", "mask_AP50")
 
 
 def render(context: Context) -> Markup | None:

@@ -5,11 +5,13 @@ import re
 from tests.tools.report.sample_runs import flat, html_of, record, write
 
 
-def detected(root, name, value, *, init, share=1.0, seed=0, metric="AP", engine="torchvision"):
+def detected(
+    root, name, value, *, init, share=1.0, seed=0, metric="AP", engine="torchvision", **own
+):
     extra = {"form": "VOC 11-point"}
     if share != 1:
         extra |= {"labels": share, "share": share, "draw": seed, "label_images": 5}
-    config = {"weights": "w.pth", "labels": share, "draw": seed}
+    config = {"weights": "w.pth", "labels": share, "draw": seed, **own}
     about = {"task": "detection", "metric": metric, "config": config, "extra": extra}
     write(root, name, record(value=value, init=init, seed=seed, engine=engine, **about))
 
@@ -45,3 +47,11 @@ def test_the_table_names_the_share(tmp_path):
     detected(tmp_path, "all", 40.0, init="random")
     html = flat(html_of(tmp_path))
     assert "Detection, 10 % of labels" in html and "Detection <b>AP</b>" in html
+
+
+def test_another_task_with_all_labels_takes_no_curve_away(tmp_path):
+    for share in (0.1, 1.0):
+        detected(tmp_path, f"c4 {share}", 20 + share, init="random", share=share, head="c4")
+    detected(tmp_path, "dc5", 30.0, init="random", head="dc5")
+    html = flat(html_of(tmp_path)).partition("Few labels: detection")[2].partition("</section>")[0]
+    assert html.count("<svg") == 1 and "head=c4" in html and "head=dc5" not in html

@@ -38,3 +38,13 @@ def test_a_card_names_its_net_where_there_are_several(tmp_path):
             tmp_path, name, record(value=value, weights=sha * 64, config={"weights": f"{name}.pth"})
         )
     assert cards_of(html_of(tmp_path)) == ["kNN top-1 a.pth 70.0 % pretrained 70.0"]
+
+
+def test_keypoints_and_pixels_have_their_own_metrics(tmp_path):
+    for task, metrics in (("keypoints", ("AP50", "keypoint_AP50")), ("semantic", ("pACC", "mIoU"))):
+        for value, metric in enumerate(metrics, start=40):
+            write(tmp_path, task, record(task=task, metric=metric, value=value, dataset="mine"))
+    assert cards_of(html_of(tmp_path)) == [
+        "Keypoints keypoint AP50 41.0 % pretrained 41.0",
+        "Classes of pixels mIoU 41.0 % pretrained 41.0",
+    ]
